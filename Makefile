@@ -1,0 +1,61 @@
+# Two commands do all the set-up: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BOX := .venv
+TEST := .venv-test
+# Wheels are checked against hashes, and nothing is resolved at install time: what the lock says is what is installed.
+PIP_FLAGS := --disable-pip-version-check --no-deps --require-hashes
+
+.PHONY: help run demo test unit check format lock clean
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(BOX)/ready  ## build the starter models once, then serve: a box and a billing node on this machine
+	@exec $(BOX)/bin/nukkad up
+
+demo: $(BOX)/ready  ## the same, then real requests in five languages, a sync and the statement in rupees
+	@exec $(BOX)/bin/nukkad demo
+
+test: $(TEST)/ready debian  ## lint, types, contracts, then every test
+	$(MAKE) check
+	$(TEST)/bin/python -m pytest
+
+unit: $(TEST)/ready  ## the fast tests only (under a minute)
+	$(TEST)/bin/python -m pytest -m "not (workbench or models or e2e or browser or system)"
+
+check: $(TEST)/ready  ## ruff, mypy --strict and the import contracts
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
+
+format: $(TEST)/ready  ## let ruff rewrite what it can
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
+
+# A machine whose pip is told of PyTorch's CPU index names it to uv too, by UV_FIND_LINKS or UV_EXTRA_INDEX_URL.
+LOCK := $(TEST)/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade
+lock: $(TEST)/ready  ## resolve the newest versions into locks/, with hashes and no index addresses
+	$(LOCK) --excludes locks/excluded-box.txt -o locks/box.txt
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(LOCK) --extra test --extra workbench \
+		--excludes locks/excluded-test.txt --constraints locks/box.txt -o locks/test.txt
+
+.PHONY: debian
+debian:
+	@packaging/debian-packages.sh
+
+$(BOX)/ready: locks/box.txt pyproject.toml
+	@echo "Making the box's own Python environment in $(BOX) (about 140 MB to download, once)"
+	$(PYTHON) -m venv $(BOX)
+	$(BOX)/bin/python -m pip install $(PIP_FLAGS) -r locks/box.txt
+	$(BOX)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TEST)/ready: locks/test.txt pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	@$(TEST)/bin/python -m pip install $(PIP_FLAGS) --quiet -r locks/test.txt || { \
+		echo "If torch==2.13.0+cpu was not found: tell pip of PyTorch's CPU builds (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)."; exit 1; }
+	$(TEST)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:  ## remove the environments and caches; state in .nukkad stays
+	rm -rf $(BOX) $(TEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
