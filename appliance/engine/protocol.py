@@ -5,7 +5,7 @@ a batch gives each input the answer it would get alone; a closed generation free
 nothing is truncated: what does not fit is refused with `TooLong`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -92,7 +92,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Delta:
-    """Some text. `tokens` new tokens produced it (0 while a character is still incomplete is never sent)."""
+    """Some text, whole characters only, never any part of a stop string. `tokens` (≥ 1) new tokens produced it."""
 
     text: str
     tokens: int
@@ -129,12 +129,15 @@ class EmbedResult:
 
 @dataclass(frozen=True)
 class EngineHealth:
+    """`set_aside` pairs each active package that does not serve with the reason, for the operator."""
+
     ready: bool
     pid: int | None
     restarts: int
     queued: int
     running: int
     slots: int
+    set_aside: tuple[tuple[str, str], ...] = ()
 
 
 class Engine(Protocol):
@@ -144,6 +147,6 @@ class Engine(Protocol):
 
     async def embed(self, request: EmbedRequest) -> EmbedResult: ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
-        """Started, Delta…, Finished. Closing the iterator early (`aclose`) cancels the generation."""
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Started, Delta…, Finished. Closing the generator early (`aclose`) cancels the generation."""
         ...
