@@ -1,0 +1,221 @@
+"""Lowerings: how a lane keeps its matrices and multiplies by them. Every one treats each row (token) on its own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.graphs.parts import CONTRIB, FLOAT, UINT8, Graph
+from quantize.sources.checkpoint import Q4, Q4_BLOCK, Floats, SourceError, Tensor, dense
+
+_ACCURACY_INT8 = 4  # MatMulNBits quantizes activations to int8 per block; level 0 is 48 times slower.
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations [T, K] prepared once for every matrix that multiplies them; `scale` and `sums` only where a lane needs them."""
+
+    values: str
+    scale: str = ""
+    sums: str = ""
+
+
+class Lowering(Protocol):
+    def rows(self, graph: Graph, values: str) -> Rows: ...
+
+    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+        """[T, K] by a matrix [N, K] (given as the source has it) → [T, N]."""
+        ...
+
+    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
+        """Rows of an embedding table [V, K] → [T, K]."""
+        ...
+
+    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
+        """Like rows and multiply, for the output head; shares the table's bytes where the two are tied."""
+        ...
+
+
+class Full:
+    """float32 throughout: the yardstick of the other lanes."""
+
+    def rows(self, graph: Graph, values: str) -> Rows:
+        return Rows(values)
+
+    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+        return graph.one("Gemm", rows.values, graph.constant(dense(weight)), transB=1)
+
+    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
+        return graph.one("Gather", graph.constant(dense(weight), shared=True), ids, axis=0)
+
+    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
+        return graph.one("Gemm", values, graph.constant(dense(weight), shared=True), transB=1)
+
+
+class _BlockTable:
+    """The embedding table and the head as every quantized lane keeps them: the source's own 4 bits, else 8 bits block-wise."""
+
+    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
+        if isinstance(weight, Q4) and _centred(weight):
+            codes, scale, bits, block = pack_nibbles(weight.codes), weight.scale, 4, Q4_BLOCK
+        else:
+            codes, scale = quantize_blocks(dense(weight), block := block_of(weight.shape[1]))
+            bits = 8
+        data = graph.constant(codes.reshape(codes.shape[0], -1), shared=True)
+        scales = graph.constant(scale, shared=True)
+        attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
+        return graph.one("GatherBlockQuantized", data, ids, scales, domain=CONTRIB, **attributes)
+
+    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
+        return _multiply_blocks(graph, values, dense(weight), shared=True)
+
+
+class Q8(_BlockTable):
+    """8-bit weights in blocks with a scale each, nearly lossless."""
+
+    def rows(self, graph: Graph, values: str) -> Rows:
+        return Rows(values)
+
+    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+        return _multiply_blocks(graph, rows.values, dense(weight))
+
+
+class Int8(_BlockTable):
+    """Row-wise int8: one scale per token and one per output column. Fastest for prefill and large batches."""
+
+    def rows(self, graph: Graph, values: str) -> Rows:
+        """Unsigned bytes around 128: value ≈ (byte - 128) * largest / 127. Casting cuts, so 128.5 rounds to nearest."""
+        largest = graph.one("ReduceMax", graph.one("Abs", values), graph.constant(np.array([-1], np.int64)), keepdims=1)
+        largest = graph.one("Max", largest, graph.constant(np.array(1e-20, np.float32)))
+        stretch = graph.one("Div", graph.constant(np.array(127, np.float32)), largest)
+        shifted = graph.one("Add", graph.one("Mul", values, stretch), graph.constant(np.array(128.5, np.float32)))
+        return Rows(graph.one("Cast", shifted, to=UINT8), scale=largest)
+
+    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+        codes, scale = quantize_columns(dense(weight))
+        middle = graph.constant(np.array(128, np.uint8))
+        product = graph.one("MatMulInteger", rows.values, graph.constant(codes), middle)
+        scaled = graph.one("Mul", graph.one("Cast", product, to=FLOAT), rows.scale)
+        return graph.one("Mul", scaled, graph.constant(scale / np.float32(127)))
+
+
+class Q4Blocks(_BlockTable):
+    """4-bit weights in blocks of 32: exactly the source's where it has such blocks, else rounded here.
+
+    A block's value is scale * (code - 8) + rest. The scaled part runs on the fast symmetric kernel (its zero points may
+    be floats, but then it is a hundred times slower); the rest is one number per block, so it multiplies the sum of the
+    block's activations.
+    """
+
+    def rows(self, graph: Graph, values: str) -> Rows:
+        blocks = graph.one("Reshape", values, graph.constant(np.array([0, -1, Q4_BLOCK], np.int64)))
+        sums = graph.one("ReduceSum", blocks, graph.constant(np.array([2], np.int64)), keepdims=0)
+        return Rows(values, sums=sums)
+
+    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+        blocks = weight if isinstance(weight, Q4) else round_q4(weight)
+        rows_count, columns = blocks.shape
+        product = graph.one(
+            "MatMulNBits",
+            rows.values,
+            graph.constant(pack_nibbles(blocks.codes)),
+            graph.constant(blocks.scale),
+            domain=CONTRIB,
+            K=columns,
+            N=rows_count,
+            bits=4,
+            block_size=Q4_BLOCK,
+            accuracy_level=_ACCURACY_INT8,
+        )
+        if _centred(blocks):
+            return product
+        rest = np.ascontiguousarray((blocks.low + np.float32(8) * blocks.scale).T)
+        return graph.one("Gemm", rows.sums, graph.constant(rest), product)
+
+
+LOWERINGS: Mapping[str, Callable[[], Lowering]] = {"fp32": Full, "q8": Q8, "int8": Int8, "q4": Q4Blocks}
+
+
+def block_of(columns: int) -> int:
+    """The widest block, of those the kernels take, that divides a row."""
+    for block in (64, 32, 16):
+        if columns % block == 0:
+            return block
+    raise SourceError(f"a matrix has rows of {columns} values; only multiples of 16 can be kept in blocks")
+
+
+def quantize_blocks(weight: Floats, block: int) -> tuple[NDArray[np.uint8], Floats]:
+    """Symmetric 8 bit: codes [N, blocks, block] around 128 and scales [N, blocks]."""
+    blocks = weight.reshape(weight.shape[0], -1, block)
+    scale = np.abs(blocks).max(axis=2) / np.float32(127)
+    codes = np.rint(blocks / np.where(scale == 0, np.float32(1), scale)[:, :, None])
+    codes += np.float32(128)
+    return codes.astype(np.uint8), scale
+
+
+def quantize_columns(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Symmetric 8 bit, one scale per output: codes int8 [K, N] and scales [N]."""
+    scale = np.abs(weight).max(axis=1) / np.float32(127)
+    codes = np.rint(weight / np.where(scale == 0, np.float32(1), scale)[:, None])
+    return np.ascontiguousarray(codes.astype(np.int8).T), scale
+
+
+def round_q4(weight: Floats) -> Q4:
+    """Asymmetric 4 bit in blocks of 32, the range of each block shrunk to where the squared error is least."""
+    if weight.shape[1] % Q4_BLOCK:
+        raise SourceError(f"a matrix has rows of {weight.shape[1]} values; 4 bit needs multiples of {Q4_BLOCK}")
+    blocks = weight.reshape(weight.shape[0], -1, Q4_BLOCK)
+    top, bottom = blocks.max(axis=2), blocks.min(axis=2)
+    best: Q4 | None = None
+    least = np.full(top.shape, np.inf, np.float32)
+    for shrink in np.linspace(1.0, 0.8, 9, dtype=np.float32):
+        middle, half = (top + bottom) / 2, (top - bottom) / 2 * shrink
+        tried = _round_range(blocks, middle - half, middle + half)
+        error = np.square(tried.dense().reshape(blocks.shape) - blocks).sum(axis=2)
+        better = error < least
+        best = tried if best is None else _choose(better, tried, best)
+        least = np.minimum(least, error)
+    assert best is not None
+    return best
+
+
+def _round_range(blocks: Floats, bottom: Floats, top: Floats) -> Q4:
+    scale = (top - bottom) / np.float32(15)
+    steps = (blocks - bottom[:, :, None]) / np.where(scale == 0, np.float32(1), scale)[:, :, None]
+    return Q4(np.clip(np.rint(steps), 0, 15).astype(np.uint8), scale, bottom)
+
+
+def _choose(where: NDArray[np.bool_], first: Q4, second: Q4) -> Q4:
+    return Q4(
+        np.where(where[:, :, None], first.codes, second.codes),
+        np.where(where, first.scale, second.scale),
+        np.where(where, first.low, second.low),
+    )
+
+
+def pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two codes a byte, the earlier one in the low half: [N, blocks, 32] → [N, blocks, 16]."""
+    return codes[:, :, 0::2] | (codes[:, :, 1::2] << 4)
+
+
+def _centred(blocks: Q4) -> bool:
+    return bool(np.array_equal(blocks.low, np.float32(-8) * blocks.scale))
+
+
+def _multiply_blocks(graph: Graph, values: str, weight: Floats, *, shared: bool = False) -> str:
+    block = block_of(weight.shape[1])
+    codes, scale = quantize_blocks(weight, block)
+    return graph.one(
+        "MatMulNBits",
+        values,
+        graph.constant(codes, shared=shared),
+        graph.constant(scale, shared=shared),
+        domain=CONTRIB,
+        K=weight.shape[1],
+        N=weight.shape[0],
+        bits=8,
+        block_size=block,
+        accuracy_level=_ACCURACY_INT8,
+    )

@@ -1,0 +1,112 @@
+"""Runs a finished graph just far enough to judge it: logits of a whole text, greedy answers, vectors of texts."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import Geometry
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # Read when onnxruntime is imported, so it must stand before.
+
+import onnxruntime as ort  # noqa: E402
+
+Ids = Sequence[int]
+Floats = NDArray[np.float32]
+
+
+def open_session(graph: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class Decoder:
+    """A decoder graph with a cache of its own for `rows` sequences of up to `capacity` tokens."""
+
+    def __init__(self, graph: Path, geometry: Geometry, rows: int, capacity: int, threads: int = 2) -> None:
+        self._session = open_session(graph, threads)
+        self._layers = geometry.layers
+        shape = (rows, geometry.kv_heads, capacity, geometry.head_dim)
+        self._cache = [
+            ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in range(2 * geometry.layers)
+        ]
+        self._capacity = capacity
+        self._lengths = np.zeros(rows, np.int64)
+
+    def reset(self) -> None:
+        self._lengths[:] = 0
+
+    def step(self, news: Sequence[Ids], *, every: bool = False) -> Floats:
+        """Each row brings its new tokens (none: it idles). Logits of each bringing row's last token, or of every token."""
+        counts = np.array([len(new) for new in news])
+        width = int(counts.max())
+        unpack = np.zeros((len(news), width), np.int64)
+        ends = np.cumsum(counts)
+        for row, (count, end) in enumerate(zip(counts, ends, strict=True)):
+            unpack[row, :count] = np.arange(end - count, end)
+        pack = np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)])
+        self._lengths += counts
+        feeds = {
+            "input_ids": np.array([token for new in news for token in new], np.int64),
+            "unpack_idx": unpack,
+            "pack_idx": pack.astype(np.int64),
+            "logit_idx": np.arange(ends[-1]) if every else (ends - 1)[counts > 0],
+            "query_seqlens": counts.astype(np.int32),
+            "seqlens_k": np.maximum(self._lengths - 1, 0).astype(np.int32),
+            "total_sequence_length": np.array(self._capacity, np.int32),
+        }
+        return self._run(feeds)
+
+    def greedy(self, prompts: Sequence[Ids], count: int) -> list[list[int]]:
+        """`count` most likely tokens after each prompt, the prompts together in one batch."""
+        self.reset()
+        answers: list[list[int]] = [[] for _ in prompts]
+        news: Sequence[Ids] = prompts
+        for _ in range(count):
+            best = self.step(news).argmax(axis=1)
+            for answer, token in zip(answers, best, strict=True):
+                answer.append(int(token))
+            news = [answer[-1:] for answer in answers]
+        return answers
+
+    def _run(self, feeds: dict[str, NDArray[np.generic]]) -> Floats:
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_output("logits", "cpu")
+        for layer in range(self._layers):
+            for at, part in enumerate(("key", "value")):
+                buffer = self._cache[2 * layer + at]
+                binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+                binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+        self._session.run_with_iobinding(binding)
+        logits: Floats = binding.get_outputs()[0].numpy()
+        return logits
+
+
+class Encoder:
+    """An encoder graph: token ids of several texts in, unit vectors out."""
+
+    def __init__(self, graph: Path, threads: int = 2) -> None:
+        self._session = open_session(graph, threads)
+
+    def embed(self, texts: Sequence[Ids]) -> Floats:
+        counts = np.array([len(text) for text in texts])
+        width = int(counts.max())
+        unpack = np.zeros((len(texts), width), np.int64)
+        ends = np.cumsum(counts)
+        for row, (count, end) in enumerate(zip(counts, ends, strict=True)):
+            unpack[row, :count] = np.arange(end - count, end)
+        feeds = {
+            "input_ids": np.array([token for text in texts for token in text], np.int64),
+            "position_ids": np.concatenate([np.arange(count) for count in counts]),
+            "unpack_idx": unpack,
+            "pack_idx": np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)]),
+            "lengths": counts.astype(np.int32),
+        }
+        vectors: Floats = self._session.run(["embedding"], feeds)[0]
+        return vectors
