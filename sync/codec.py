@@ -115,6 +115,8 @@ def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
 
 def decode_fields(data: bytes, what: str, names: tuple[str, ...], bytes_max: int) -> tuple[Any, ...]:
     """The values of a map whose keys are exactly 1 … len(names), in order. Raises ValueError naming the field."""
+    if not isinstance(data, bytes):
+        raise ValueError(f"{what}: must be bytes, not {type(data).__name__}")
     if len(data) > bytes_max:
         raise ValueError(f"{what}: {len(data)} bytes, at most {bytes_max} allowed")
     try:
