@@ -121,7 +121,7 @@ class FakeEngine:
                     yield Finished("length" if at_limit else "stop", prompt_tokens, completion_tokens)
                 finally:
                     self._running -= 1
-        except GeneratorExit:
+        except (GeneratorExit, asyncio.CancelledError):
             self.cancelled += not finished
             raise
         finally:

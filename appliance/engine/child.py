@@ -1,0 +1,236 @@
+"""The engine's child process: `python -m appliance.engine.child --fd N`, started by `EngineProcess` and by nobody else.
+
+Threads: the main one loads packages, one receives, one beats, and one per family steps the models. It ends at once when
+its parent does (end of file on the socket, or another parent in its place) and on SIGTERM once running calls are done.
+"""
+
+import argparse
+import functools
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.engine.messages import (
+    Beat,
+    Cancel,
+    Configure,
+    Embed,
+    FromChild,
+    Generate,
+    Loaded,
+    Loading,
+    Outcome,
+    Reload,
+    dump,
+    from_outcome,
+    parse_to_child,
+)
+from appliance.engine.protocol import (
+    Delta,
+    EngineError,
+    EngineUnavailable,
+    Overloaded,
+    Started,
+    UnknownModel,
+)
+from appliance.engine.served import Package, Served, ServedDecoder, ServedEncoder, load
+from appliance.engine.wire import WireError, encode_frame, receive_frame
+from appliance.engine.worker import Worker
+from models.errors import PackageError
+from models.store import Store
+
+EXIT_DONE = 0
+EXIT_FAILED = 70
+EXIT_PROTOCOL = 76
+POLL_S = 0.05
+
+log = logging.getLogger("nukkad.engine.child")
+
+
+class Child:
+    def __init__(self, connection: socket.socket, configure: Configure) -> None:
+        self._connection = connection
+        self._settings = configure.settings
+        self._quarantined = frozenset(configure.quarantined)
+        self._store = Store(Path(configure.store))
+        self._sending = threading.Lock()
+        self._served: dict[str, Served] = {}
+        self._set_aside: dict[str, str] = {}
+        self._calls: dict[int, Served] = {}
+        self._draining = False
+        self._tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._workers = {name: Worker(name, self._deliver, _fail) for name in ("decoder", "encoder")}
+        self._parent = os.getppid()
+
+    def run(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides.
+        signal.signal(signal.SIGTERM, lambda *_: self._tasks.put("stop"))
+        for worker in self._workers.values():
+            worker.start()
+        for target in (self._receive, self._beat):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        self._load()
+        while self._tasks.get() == "load":
+            self._load()
+        self._drain()
+
+    def _drain(self) -> None:
+        self._draining = True
+        end = time.monotonic() + self._settings.drain_s
+        while self._calls and time.monotonic() < end:
+            time.sleep(POLL_S)
+        os._exit(EXIT_DONE)  # Threads inside ONNX Runtime make an orderly interpreter exit crash.
+
+    # Packages.
+
+    def _load(self) -> None:
+        """Serve what the store says is active. A package that cannot is set aside; one already served stays."""
+        self._set_aside = {}
+        wanted: dict[str, Package] = {}
+        for name in self._store.names():
+            try:
+                wanted[name] = self._store.current(name)
+            except PackageError as error:
+                self._set_aside[name] = str(error)
+        for name in [name for name in self._served if name not in wanted and name not in self._set_aside]:
+            self._retire(self._served.pop(name))
+        for name, package in wanted.items():
+            if name not in self._served or self._served[name].info.digest != package.digest:
+                self._open(name, package)
+        self._send(Loaded(tuple(served.info for served in self._served.values()), tuple(self._set_aside.items())))
+
+    def _open(self, name: str, package: Package) -> None:
+        if package.digest in self._quarantined:
+            self._set_aside[name] = "it crashed the engine while loading: roll back or activate another version"
+            return
+        self._send(Loading(name, package.digest))
+        try:
+            served = load(package, self._settings)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one package, the others serve
+            self._set_aside[name] = f"{type(error).__name__}: {error}"
+            return
+        self._workers[served.info.family].add(served.stepper)
+        before = self._served.get(name)
+        self._served[name] = served
+        if before:
+            self._retire(before)
+
+    def _retire(self, served: Served) -> None:
+        self._workers[served.info.family].retire(served.stepper)
+
+    # Calls.
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._handle(parse_to_child(receive_frame(self._connection)))
+        except (EOFError, ConnectionError):
+            os._exit(EXIT_DONE)
+        except WireError as error:
+            log.error("%s", error)
+            os._exit(EXIT_PROTOCOL)
+        except Exception as error:  # noqa: BLE001 - the edge of the process
+            _fail(error)
+
+    def _handle(self, message: object) -> None:
+        match message:
+            case Generate() | Embed():
+                try:
+                    self._submit(message)
+                except EngineError as error:
+                    self._send(from_outcome(message.call, error))
+            case Cancel(call):
+                if served := self._calls.pop(call, None):
+                    self._worker(served).put(functools.partial(served.stepper.cancel, call))
+            case Reload():
+                self._tasks.put("load")
+            case _:
+                raise WireError("configured twice")
+
+    def _submit(self, message: Generate | Embed) -> None:
+        if self._draining:
+            raise EngineUnavailable("the engine is stopping: try again in a moment")
+        served = self._find(message)
+        waiting = sum(other is served for other in list(self._calls.values()))
+        if waiting >= self._settings.slots + self._settings.queue:
+            raise Overloaded("the queue is full: try again later")
+        self._calls[message.call] = served
+        try:
+            work = served.prepare(message.call, message.request)  # type: ignore[arg-type]  # _find matched the two
+        except BaseException:
+            del self._calls[message.call]
+            raise
+        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]
+
+    def _find(self, message: Generate | Embed) -> Served:
+        name = message.request.model
+        served = self._served.get(name)
+        if served is None:
+            reason = f" ({self._set_aside[name]})" if name in self._set_aside else ""
+            raise UnknownModel(f"no model called {name!r} is serving{reason}", "model")
+        if isinstance(message, Embed):
+            fits, task = isinstance(served, ServedEncoder), "embedding"
+        else:
+            fits, task = isinstance(served, ServedDecoder), "chat" if message.request.messages else "completion"
+        if not fits or task not in served.info.tasks:
+            raise UnknownModel(f"the model {name!r} does not do {task}", "model")
+        return served
+
+    def _worker(self, served: Served) -> Worker:
+        return self._workers[served.info.family]
+
+    # To the parent.
+
+    def _deliver(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        for call, outcome in outcomes:
+            if not isinstance(outcome, Started | Delta):
+                self._calls.pop(call, None)
+        self._send(*(from_outcome(call, outcome) for call, outcome in outcomes))
+
+    def _send(self, *messages: FromChild) -> None:
+        frame = encode_frame([dump(message) for message in messages])
+        with self._sending:
+            try:
+                self._connection.sendall(frame)
+            except OSError:
+                os._exit(EXIT_DONE)  # Nobody is there to hear anything.
+
+    def _beat(self) -> None:
+        """Say that no step is stuck; find out whether the parent is gone while something else holds its socket open."""
+        while os.getppid() == self._parent:
+            if all(worker.step_s() < self._settings.step_s for worker in self._workers.values()):
+                self._send(Beat())
+            time.sleep(self._settings.beat_s)
+        os._exit(EXIT_DONE)
+
+
+def _fail(error: Exception) -> None:
+    """End the process. The error's text may quote a request, so only its type and place are told."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "unknown place"
+    log.error("%s at %s", type(error).__name__, place)
+    os._exit(EXIT_FAILED)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="appliance.engine.child")
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the socket to the parent")
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    connection = socket.socket(fileno=parser.parse_args(arguments).fd)
+    configure = parse_to_child(receive_frame(connection))
+    if not isinstance(configure, Configure):
+        raise WireError("the first message must configure")
+    Child(connection, configure).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,178 @@
+"""A package made ready to serve: opened, checked against its own self-test, and able to turn requests into work."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.engine.answer import Answer, Characters
+from appliance.engine.cache import Cache, Slots
+from appliance.engine.chat import ChatTemplate
+from appliance.engine.decoder import Decoder, Row
+from appliance.engine.encoder import Batcher, Embedding, Encoder
+from appliance.engine.protocol import (
+    EmbedRequest,
+    GenerateRequest,
+    InvalidRequest,
+    ModelInfo,
+    TooLong,
+    UnknownModel,
+)
+from appliance.engine.sampling import Sampler, fresh_seed
+from appliance.engine.scheduler import Generation, Scheduler
+from appliance.engine.session import open_session
+from appliance.engine.settings import EngineSettings
+from appliance.engine.tokens import Tokens
+from appliance.engine.wire import FRAME_BYTES_MAX
+from models.manifest import Manifest
+
+COSINE_MIN = 0.98
+CONTEXT_OF_PROMPT = 8  # Prompt tokens that a continuation's text is decoded with.
+
+
+class SelfTestError(Exception):
+    """The package does not compute what its maker saw: it must not serve."""
+
+
+class Package(Protocol):
+    """An installed package, as the store gives it."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+class ServedDecoder:
+    def __init__(self, package: Package, settings: EngineSettings) -> None:
+        """Raises ValueError, SelfTestError, ProviderError or what ONNX Runtime raises for a graph it cannot open."""
+        manifest = package.manifest
+        shape = manifest.geometry
+        stops = manifest.chat.stop_token_ids if manifest.chat else ()
+        self.info = _info(package, settings)
+        self._tokens = Tokens(package.folder / manifest.tokenizer, stops)
+        self._start = [] if manifest.bos_token_id is None else [manifest.bos_token_id]
+        self._stop_tokens = frozenset(stops)
+        self._chat: ChatTemplate | None = None
+        if manifest.chat:
+            bos, eos = self._tokens.spell(manifest.bos_token_id), self._tokens.spell(stops[0])
+            self._chat = ChatTemplate(manifest.chat.template, self._tokens, bos, eos)
+        session = open_session(package.folder / _graph(manifest), settings.provider, settings.threads)
+        cache = Cache(shape.layers, settings.slots, shape.kv_heads, self.info.context_tokens, shape.head_dim)
+        decoder = Decoder(session, cache, shape.vocab)
+        self._test(manifest, decoder, settings.prefill_tokens)
+        self.stepper = Scheduler(decoder, Slots(settings.slots), settings.prefill_tokens)
+
+    def prepare(self, call: int, request: GenerateRequest) -> Generation:
+        """Raises TooLong, InvalidRequest, UnknownModel."""
+        field = "messages" if request.messages else "prompt"
+        room = self.info.context_tokens - 1
+        prompt = self._encode(request, room)
+        if prompt is None or len(prompt) > room:
+            raise TooLong(f"it leaves no room in the model's {room + 1} tokens: shorten it", field)
+        if not prompt:
+            raise InvalidRequest("there is nothing to go on from: give some text", field)
+        room = self.info.context_tokens - len(prompt)
+        limit = room if request.max_tokens is None else request.max_tokens
+        if limit > room:
+            raise TooLong(f"after the {len(prompt)} tokens given, at most {room} fit: ask for fewer", "max_tokens")
+        context = () if request.messages else prompt[-CONTEXT_OF_PROMPT:]
+        return Generation(
+            call,
+            prompt,
+            limit,
+            Sampler(request.sampling, fresh_seed()),
+            Answer(Characters(self._tokens.decode, context), request.stop),
+            self._stop_tokens,
+        )
+
+    def _encode(self, request: GenerateRequest, room: int) -> list[int] | None:
+        if request.messages is None:
+            assert request.prompt is not None
+            ids = self._tokens.encode(request.prompt, room)
+            return None if ids is None else self._start + ids
+        if self._chat is None:
+            raise UnknownModel(f"{self.info.name} has no chat template: use completions", "model")
+        if self._tokens.too_long(sum(len(message.content) for message in request.messages), room):
+            return None
+        return self._chat.encode(request.messages)
+
+    def _test(self, manifest: Manifest, decoder: Decoder, chunk: int) -> None:
+        for place, test in enumerate(manifest.self_test):
+            ids = self._tokens.encode(test.text, self.info.context_tokens - 1)
+            if not ids:
+                raise SelfTestError(f"self_test[{place}].text is empty or does not fit in the context")
+            ids = self._start + ids
+            logits: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+            for start in range(0, len(ids), chunk):
+                logits = decoder.run([Row(0, ids[start : start + chunk], start)])[0]
+            if (first := int(logits.argmax())) != test.tokens[0]:
+                raise SelfTestError(f"self_test[{place}] begins with token {first}, expected {test.tokens[0]}")
+
+
+class ServedEncoder:
+    def __init__(self, package: Package, settings: EngineSettings) -> None:
+        """Raises as `ServedDecoder` does."""
+        manifest = package.manifest
+        if manifest.embedding is None:
+            raise ValueError("the manifest of an encoder must have `embedding`")
+        self.info = _info(package, settings)
+        self._prefixes = {
+            "query": manifest.embedding.query_prefix,
+            "passage": manifest.embedding.passage_prefix,
+            None: "",
+        }
+        self._texts_max = FRAME_BYTES_MAX // 2 // (4 * manifest.embedding.dim)
+        self._tokens = Tokens(package.folder / manifest.tokenizer)
+        encoder = Encoder(open_session(package.folder / _graph(manifest), settings.provider, settings.threads))
+        self._test(manifest, encoder)
+        self.stepper = Batcher(encoder, self._tokens, self.info.context_tokens, settings.batch_tokens)
+
+    def prepare(self, call: int, request: EmbedRequest) -> Embedding:
+        """Raises InvalidRequest. A text that is too long is found when its turn comes."""
+        if len(request.texts) > self._texts_max:
+            raise InvalidRequest(f"at most {self._texts_max} texts of this model fit in one answer", "texts")
+        prefix = self._prefixes[request.role]
+        return Embedding(call, tuple(prefix + text for text in request.texts))
+
+    def _test(self, manifest: Manifest, encoder: Encoder) -> None:
+        for place, test in enumerate(manifest.self_test):
+            ids = self._tokens.encode(test.text, self.info.context_tokens, framed=True)
+            if ids is None:
+                raise SelfTestError(f"self_test[{place}].text does not fit in the context")
+            expected = np.array(test.vector, dtype=np.float32)
+            cosine = float(encoder.run([ids])[0] @ expected / max(float(np.linalg.norm(expected)), 1e-12))
+            if not cosine >= COSINE_MIN:
+                raise SelfTestError(f"self_test[{place}] has cosine {cosine:.4f}, below {COSINE_MIN}")
+
+
+Served = ServedDecoder | ServedEncoder
+
+
+def load(package: Package, settings: EngineSettings) -> Served:
+    if package.manifest.family == "decoder":
+        return ServedDecoder(package, settings)
+    return ServedEncoder(package, settings)
+
+
+def _graph(manifest: Manifest) -> str:
+    return manifest.lanes[manifest.default_lane].graph
+
+
+def _info(package: Package, settings: EngineSettings) -> ModelInfo:
+    manifest = package.manifest
+    return ModelInfo(
+        manifest.name,
+        package.digest,
+        manifest.family,
+        manifest.tasks,
+        manifest.languages,
+        min(manifest.context_tokens, settings.context_tokens),
+        manifest.default_lane,
+        settings.provider,
+    )

@@ -1,0 +1,59 @@
+"""The engine's bounds. The box's settings fill them from the environment; the child receives them whole."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CPUS = Path("/sys/devices/system/cpu")
+
+
+def physical_cores(cpus: Path = CPUS) -> int:
+    """Cores this process may use, each counted once however many hardware threads it has."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in allowed:
+        siblings = cpus / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        cores.add(siblings.read_text() if siblings.exists() else str(cpu))
+    return len(cores)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the engine may use. Every field is a bound, and each is enforced in the child."""
+
+    threads: int = field(default_factory=physical_cores)
+    """Threads of one matmul; more than the physical cores only slows it down."""
+    slots: int = 8
+    """Sequences generated side by side, per decoder."""
+    queue: int = 32
+    """Calls that may wait, per model, before the next one is refused as `Overloaded`."""
+    context_tokens: int = 2048
+    """Longest prompt plus answer; a model with a shorter context keeps its own. The cache grows to slots times this."""
+    prefill_tokens: int = 128
+    """Prompt tokens taken in one step: what a long prompt may delay everybody else by."""
+    batch_tokens: int = 2048
+    """Padded tokens of one encoder batch."""
+    provider: str = "CPUExecutionProvider"
+    """ONNX Runtime's execution provider. Nothing else is used when it is not there: the engine refuses to start."""
+    beat_s: float = 1.0
+    """How often the child says that it is alive."""
+    patience_beats: int = 15
+    """Beats that may be missed before the child counts as hung and is killed."""
+    step_s: float = 60.0
+    """A single step longer than this counts as hung: the child stops beating."""
+    load_s: float = 120.0
+    """A package that takes longer to load counts as hung."""
+    drain_s: float = 10.0
+    """How long a stopping child lets running calls finish."""
+    backoff_s: float = 0.2
+    """Wait before the first restart; it doubles with each death that follows, up to `backoff_s_max`."""
+    backoff_s_max: float = 30.0
+    steady_s: float = 60.0
+    """A child that lived this long is forgiven the deaths before it."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "slots", "context_tokens", "prefill_tokens", "batch_tokens", "patience_beats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"engine setting {name} must be at least 1")
+        if self.queue < 0:
+            raise ValueError("engine setting queue must be 0 or more")
