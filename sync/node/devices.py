@@ -1,0 +1,98 @@
+"""Devices and their epochs: whose a box is, the key it signs with, and how far its records are taken."""
+
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from sync.node.database import Connection
+from sync.node.errors import Refusal
+from sync.record import FIRST_LINK
+
+
+@dataclass(frozen=True)
+class Epoch:
+    device: bytes
+    epoch: int
+    customer: str
+    public_key: bytes
+    acked: int
+    link: bytes
+    used_ms: int
+    seen_ms: int
+    frozen_ms: int | None
+    newest: bool  # an older epoch's records are still taken, but it gets no new credit
+
+
+_EPOCH = (
+    "select epochs.device, epoch, customer, public_key, acked, link, used_ms, seen_ms, frozen_ms,"
+    " not exists (select from epochs later where later.device = epochs.device and later.epoch > epochs.epoch) as newest"
+    " from epochs join devices on devices.id = epochs.device where epochs.device = %s"
+)
+
+
+def find(connection: Connection, device: bytes, epoch: int) -> Epoch | None:
+    with connection.cursor(row_factory=class_row(Epoch)) as cursor:
+        return cursor.execute(f"{_EPOCH} and epoch = %s", (device, epoch)).fetchone()
+
+
+def find_newest(connection: Connection, device: bytes) -> Epoch | None:
+    with connection.cursor(row_factory=class_row(Epoch)) as cursor:
+        return cursor.execute(f"{_EPOCH} order by epoch desc limit 1", (device,)).fetchone()
+
+
+def lock(connection: Connection, device: bytes) -> None:
+    """Until the transaction ends, nobody else takes this device's records."""
+    connection.execute("select 1 from devices where id = %s for update", (device,))
+
+
+def begin_epoch(connection: Connection, device: bytes, customer: str, public_key: bytes, now_ms: int) -> int:
+    """The number of the new epoch; the first is 1. Raises Refusal when the device is another customer's."""
+    connection.execute("insert into devices values (%s, %s, %s) on conflict do nothing", (device, customer, now_ms))
+    lock(connection, device)
+    row = connection.execute("select customer from devices where id = %s", (device,)).fetchone()
+    assert row is not None
+    if row[0] != customer:
+        raise Refusal(409, "device_taken", "device: belongs to another customer; ask for a code of that customer")
+    row = connection.execute(
+        "insert into epochs (device, epoch, public_key, link, used_ms, seen_ms, enrolled_ms)"
+        " select %(device)s, coalesce(max(epoch), 0) + 1, %(key)s, %(link)s, %(now)s, %(now)s, %(now)s"
+        " from epochs where device = %(device)s returning epoch",
+        {"device": device, "key": public_key, "link": FIRST_LINK, "now": now_ms},
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def advance(connection: Connection, head: Epoch) -> None:
+    """Stores the head of the epoch's records."""
+    connection.execute(
+        "update epochs set acked = %s, link = %s, used_ms = %s where device = %s and epoch = %s",
+        (head.acked, head.link, head.used_ms, head.device, head.epoch),
+    )
+
+
+def see(connection: Connection, device: bytes, epoch: int, now_ms: int) -> None:
+    connection.execute("update epochs set seen_ms = %s where device = %s and epoch = %s", (now_ms, device, epoch))
+
+
+def freeze(connection: Connection, epoch: Epoch, payload: bytes, signature: bytes, now_ms: int) -> None:
+    """Takes nothing more of this epoch, and keeps what proves that two boxes signed with one key."""
+    connection.execute(
+        "update epochs set frozen_ms = %s where device = %s and epoch = %s", (now_ms, epoch.device, epoch.epoch)
+    )
+    connection.execute(
+        "insert into forks values (%s, %s, %s, %s, %s) on conflict do nothing",
+        (epoch.device, epoch.epoch, payload, signature, now_ms),
+    )
+
+
+def count_alive(connection: Connection, customer: str, since_ms: int) -> int:
+    """Devices of the customer that were heard of since then and whose newest epoch is not frozen."""
+    row = connection.execute(
+        "select count(*) from (select distinct on (device) frozen_ms, seen_ms from epochs"
+        " join devices on devices.id = device where customer = %s order by device, epoch desc) newest"
+        " where frozen_ms is null and seen_ms >= %s",
+        (customer, since_ms),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,172 @@
+"""Takes a segment: checked, rated, posted and answered with a signed receipt, all in one transaction.
+
+Each (device, epoch, seq) is billed once for ever, in whatever order and how often segments come:
+a segment that begins after the head is a gap (409), one that overlaps it must hold the very records that are stored.
+A device whose key signed two different records for one place has been copied; its epoch is frozen.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from sync import record as record_format
+from sync.node import accounts, books, customers, devices, leases, receipts, records, topups
+from sync.node.context import Node
+from sync.node.database import Connection
+from sync.node.devices import Epoch
+from sync.node.errors import Refusal
+from sync.node.records import RatedRecord
+from sync.record import Record
+from sync.segment import Receipt, Segment, SignedReceipt, SignedSegment, verify_chain
+from sync.signature import BadSignature
+
+SEGMENT_COST_MAX = 10**13  # ₹1 crore: keeps every sum far inside 64 bits
+
+
+@dataclass(frozen=True)
+class NewRecord:
+    record: Record
+    canonical: bytes
+    link: bytes
+
+
+class Gap(Exception):
+    """The segment begins beyond what is taken: send again from `acked + 1`."""
+
+    def __init__(self, acked: int, link: bytes) -> None:
+        super().__init__(f"records from {acked + 1} on are missing")
+        self.acked = acked
+        self.link = link
+
+
+class _Fork(Exception):
+    """The segment contradicts records that are stored."""
+
+
+def ingest(node: Node, signed: SignedSegment) -> SignedReceipt:
+    """Raises Gap, or Refusal with the reason."""
+    try:
+        segment = Segment.from_bytes(signed.payload)
+    except ValueError as error:
+        raise Refusal(400, "malformed", str(error)) from None
+    with node.database.transaction() as connection:
+        epoch = _authenticate(connection, segment, signed)
+        customers.lock(connection, epoch.customer)
+        now_ms = max(node.clock.wall_ms(), epoch.seen_ms)
+        if epoch.frozen_ms is not None:
+            raise Refusal(
+                422, "device_frozen", "this device was found to be two: nothing more is taken until it enrols again"
+            )
+        try:
+            new = _continue(connection, epoch, segment)
+        except _Fork:
+            devices.freeze(connection, epoch, signed.payload, signed.signature, now_ms)
+        else:
+            head = _bill(connection, epoch, new, now_ms) if new else epoch
+            return _answer(node, connection, head, now_ms)
+    # Raised only here, after the commit: the freeze must stay.
+    raise Refusal(
+        422, "fork", "two different records were signed for one place: the device is frozen until it enrols again"
+    )
+
+
+def _authenticate(connection: Connection, segment: Segment, signed: SignedSegment) -> Epoch:
+    """The segment's epoch, locked, after checking who signed."""
+    unknown = Refusal(401, "unauthorized", "the segment is not signed by a key enrolled for its device and epoch")
+    found = devices.find(connection, segment.device, segment.epoch)
+    if found is None:
+        raise unknown
+    try:
+        signed.verify(found.public_key)
+    except BadSignature:
+        raise unknown from None
+    devices.lock(connection, segment.device)
+    locked = devices.find(connection, segment.device, segment.epoch)
+    assert locked is not None, "an epoch is never removed"
+    return locked
+
+
+def _continue(connection: Connection, epoch: Epoch, segment: Segment) -> list[NewRecord]:
+    """The records beyond the head. Raises Gap, _Fork, Refusal."""
+    if segment.first > epoch.acked + 1:
+        raise Gap(epoch.acked, epoch.link)
+    try:
+        decoded = verify_chain(segment)
+    except ValueError as error:
+        raise Refusal(422, "inconsistent", str(error)) from None
+    links = [segment.link_before]
+    for data in segment.records:
+        links.append(record_format.link(links[-1], data))
+    # Equal links mean equal histories, so the last place that both know says everything.
+    common = min(epoch.acked, segment.last)
+    if links[common - segment.first + 1] != records.link_at(connection, epoch.device, epoch.epoch, common):
+        raise _Fork
+    return [
+        NewRecord(one, data, link)
+        for one, data, link in zip(decoded, segment.records, links[1:], strict=True)
+        if one.seq > epoch.acked
+    ]
+
+
+def _bill(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> Epoch:
+    """Rates and posts the records, with one posting for the wallet and one for each meter; returns the new head."""
+    rated = _rate(connection, epoch, new, now_ms)
+    amounts: Counter[str] = Counter()
+    for one in rated:
+        amounts[accounts.revenue(one.record.draft.meter)] -= one.cost
+    cost = -amounts.total()
+    if cost > SEGMENT_COST_MAX:
+        raise Refusal(422, "implausible", "the segment's cost is beyond any box's: nothing of it is taken")
+    entry = None
+    if cost:
+        amounts[accounts.wallet(epoch.customer)] = cost
+        reference = f"usage:{epoch.device.hex()}:{epoch.epoch}:{rated[0].record.seq}-{rated[-1].record.seq}"
+        entry = accounts.post(connection, "usage", reference, amounts, now_ms)
+    records.insert(connection, epoch.customer, rated, entry, now_ms)
+    newest = leases.newest(connection, epoch)
+    adopted = any(one.record.draft.lease == newest for one in rated)
+    leases.charge(connection, epoch, cost, adopted)
+    last = rated[-1]
+    head = replace(epoch, acked=last.record.seq, link=last.link, used_ms=last.used_ms)
+    devices.advance(connection, head)
+    return head
+
+
+def _rate(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> list[RatedRecord]:
+    known = books.find(connection, {one.record.draft.price_book for one in new})
+    used_ms = epoch.used_ms
+    rated = []
+    for one in new:
+        book = known.get(one.record.draft.price_book)
+        if book is None:
+            raise Refusal(
+                422,
+                "unknown_price_book",
+                f"record {one.record.name} names price book {one.record.draft.price_book.hex()[:16]}…,"
+                " which this node never issued",
+            )
+        # The box's clock may be wrong: use is dated no earlier than the record before, and never in the future.
+        used_ms = min(max(one.record.wall_ms, used_ms), now_ms)
+        rated.append(records.rate_record(one.record, one.canonical, one.link, used_ms, book))
+    return rated
+
+
+def _answer(node: Node, connection: Connection, head: Epoch, now_ms: int) -> SignedReceipt:
+    """The receipt for this head with a new lease, signed and stored."""
+    balance = accounts.balance(connection, head.customer)
+    devices.see(connection, head.device, head.epoch, now_ms)
+    lease = leases.grant(connection, head, balance, now_ms=now_ms, settings=node.settings, random=node.random)
+    topup = topups.standing(connection, head.customer, now_ms, node.random)
+    receipt = Receipt(
+        device=head.device,
+        epoch=head.epoch,
+        acked=head.acked,
+        link=head.link,
+        node_ms=now_ms,
+        balance=balance,
+        lease=lease,
+        price_book=books.in_force(connection, now_ms).to_json(),
+        topup=topup.show(node.settings, now_ms),
+    )
+    signed = SignedReceipt.seal(receipt.to_bytes(), node.key)
+    receipts.store(connection, receipt, signed)
+    return signed

@@ -1,0 +1,204 @@
+"""What the operator asks for, by the token in the node's state folder."""
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Field
+
+from sync.node import accounts, auth, books, codes, customers, topups
+from sync.node.context import Node
+from sync.node.errors import Refusal
+from sync.node.routes.body import JSON_BYTES_MAX, Form, parse, read_body
+from sync.node.routes.device import show
+from sync.node.statement import Statement, day_of, make_statement, show_day
+from sync.price import rupees
+from sync.record import Meter, Unit
+
+TOPUPS_MAX = 500
+
+
+def the_operator(request: Request) -> Node:
+    """The node, for a request that carries the operator's token."""
+    node: Node = request.app.state.node
+    auth.require_operator(node, request.headers)
+    return node
+
+
+Operated = Annotated[Node, Depends(the_operator)]
+router = APIRouter(prefix="/v1")
+
+
+class AddCustomer(Form):
+    id: str | None = None
+    name: str
+
+
+class Confirm(Form):
+    utr: Annotated[str, Field(max_length=40)]
+    amount_paise: int | None = None
+
+
+@router.post("/customers")
+async def add_customer(request: Request, node: Operated) -> dict[str, object]:
+    form = parse(AddCustomer, await read_body(request, JSON_BYTES_MAX))
+
+    def add() -> customers.Customer:
+        id = form.id if form.id is not None else "c-" + codes.letters(10, node.random).lower()
+        with node.database.transaction() as connection:
+            return customers.add(connection, id, form.name, node.clock.wall_ms())
+
+    customer = await run_in_threadpool(add)
+    return {"customer": customer.id, "name": customer.name}
+
+
+@router.get("/customers")
+def list_customers(node: Operated) -> dict[str, object]:
+    with node.database.snapshot() as connection:
+        listed = customers.list_all(connection)
+        balances = {customer.id: accounts.balance(connection, customer.id) for customer in listed}
+    return {
+        "customers": [
+            {"customer": customer.id, "name": customer.name, "balance": balances[customer.id]} for customer in listed
+        ]
+    }
+
+
+@router.post("/customers/{customer}/codes")
+def issue_code(node: Operated, customer: str) -> dict[str, object]:
+    now_ms = node.clock.wall_ms()
+    with node.database.transaction() as connection:
+        found = customers.find(connection, customer)
+        code = codes.issue(connection, found.id, now_ms, node.random)
+    return {"customer": found.id, "code": code, "expires_ms": now_ms + codes.LIFE_MS}
+
+
+@router.get("/customers/{customer}/statement")
+def show_statement(request: Request, node: Operated, customer: str) -> dict[str, object]:
+    """Query `from` and `to`: days, both included; unset: from the customer's first day until today."""
+    today = day_of(node.clock.wall_ms())
+    with node.database.snapshot() as connection:
+        found = customers.find(connection, customer)
+        first = _day(request, "from", day_of(found.created_ms))
+        last = _day(request, "to", max(today, first))
+        if first > last:
+            raise Refusal(422, "bad_field", "to: must not be before from")
+        return _show_statement(make_statement(connection, found, first, last))
+
+
+@router.get("/topups")
+def list_topups(request: Request, node: Operated) -> dict[str, object]:
+    """The newest 500; query `customer`: only that customer's."""
+    now_ms = node.clock.wall_ms()
+    customer = request.query_params.get("customer")
+    with node.database.snapshot() as connection:
+        if customer is not None:
+            customers.find(connection, customer)
+        found = topups.list_some(connection, customer, TOPUPS_MAX)
+    return {"topups": [_show_topup(node, topup, now_ms) for topup in found]}
+
+
+@router.post("/topups/{reference}/confirm")
+async def confirm_topup(request: Request, node: Operated, reference: str) -> dict[str, object]:
+    form = parse(Confirm, await read_body(request, JSON_BYTES_MAX))
+
+    def confirm() -> dict[str, object]:
+        now_ms = node.clock.wall_ms()
+        with node.database.transaction() as connection:
+            done = topups.confirm(connection, reference, form.utr, form.amount_paise, now_ms=now_ms, random=node.random)
+            balance = accounts.balance(connection, done.topup.customer)
+        return {**_show_topup(node, done.topup, now_ms), "credited": done.credited, "balance": balance}
+
+    return await run_in_threadpool(confirm)
+
+
+@router.get("/trial-balance")
+def show_trial_balance(node: Operated) -> dict[str, object]:
+    with node.database.snapshot() as connection:
+        totals = accounts.trial_balance(connection)
+    debits, credits = sum(total.debits for total in totals), sum(total.credits for total in totals)
+    return {
+        "accounts": [{"account": total.account, "debits": total.debits, "credits": total.credits} for total in totals],
+        "debits": debits,
+        "credits": credits,
+        "balanced": debits == credits and not any(total.drift for total in totals),
+    }
+
+
+@router.get("/prices")
+def show_prices(node: Operated) -> dict[str, object]:
+    with node.database.snapshot() as connection:
+        book = books.in_force(connection, node.clock.wall_ms())
+    return {
+        "version": book.version,
+        "effective_ms": book.effective_ms,
+        "hash": book.digest.hex(),
+        "rates": {
+            meter.name.lower(): {unit.name.lower(): rate for unit, rate in sorted(units.items())}
+            for meter, units in sorted(book.rates.items())
+        },
+    }
+
+
+def _day(request: Request, name: str, default: date) -> date:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise Refusal(422, "bad_field", f"{name}: must be a day like 2026-08-31") from None
+    if not 1970 <= day.year <= 9000:
+        raise Refusal(422, "bad_field", f"{name}: must be a day from 1970 on")
+    return day
+
+
+def _show_topup(node: Node, topup: topups.StoredTopUp, now_ms: int) -> dict[str, object]:
+    return {
+        **show(node, topup, now_ms),
+        "customer": topup.customer,
+        "standing": topup.standing,
+        "created_ms": topup.created_ms,
+        "utr": topup.utr,
+        "paid_paise": topup.paid_paise,
+    }
+
+
+def _show_statement(statement: Statement) -> dict[str, object]:
+    """Amounts are micro-rupees; a name ending in `_paise` is paise, one ending in `_rupees` exact decimal text."""
+    return {
+        "customer": statement.customer.id,
+        "name": statement.customer.name,
+        "from": statement.first.isoformat(),
+        "to": statement.last.isoformat(),
+        "opening": statement.opening,
+        "lines": [
+            {
+                "day": show_day(line.day).isoformat(),
+                "meter": Meter(line.meter).name.lower(),
+                "unit": Unit(line.unit).name.lower(),
+                "calls": line.calls,
+                "quantity": line.quantity,
+                "rate": line.rate,
+                "amount": line.amount,
+            }
+            for line in statement.lines
+        ],
+        "calls": statement.calls,
+        "usage": statement.usage,
+        "usage_paise": statement.usage_paise,
+        "usage_rupees": rupees(statement.usage),
+        "topups": [
+            {
+                "reference": payment.reference,
+                "utr": payment.utr,
+                "amount_paise": payment.amount_paise,
+                "confirmed_ms": payment.confirmed_ms,
+            }
+            for payment in statement.payments
+        ],
+        "topups_paise": statement.paid_paise,
+        "closing": statement.closing,
+        "closing_rupees": rupees(statement.closing),
+    }

@@ -1,0 +1,108 @@
+"""Runs a node: holds the state folder, starts the database, serves until SIGINT or SIGTERM, and stops in order."""
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from sync.clock import Clock, SystemClock
+from sync.node import accounts, books
+from sync.node.app import create_app
+from sync.node.database import Connection, Database
+from sync.node.errors import NodeError
+from sync.node.migrate import migrate
+from sync.node.postgres import Postgres
+from sync.node.settings import PAYEE_UNSET, Settings
+from sync.node.state import hold_state, load_key, load_token, public_bytes
+
+BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The database of NUKKAD_NODE_DSN, else the embedded one. The caller holds the state folder. Raises NodeError."""
+    with ExitStack() as stack:
+        dsn = settings.dsn
+        if dsn is None:
+            postgres = Postgres(settings.state / "postgres", settings.connections)
+            stack.callback(postgres.stop)
+            postgres.start()
+            dsn = postgres.dsn
+        database = Database(dsn, settings.connections)
+        stack.callback(database.close)
+        database.open()
+        yield database
+
+
+def prepare(settings: Settings, database: Database, key: Ed25519PrivateKey, clock: Clock) -> None:
+    """Brings tables, accounts and prices up to date. Idempotent; safe while other nodes do the same."""
+    migrate(database, clock.wall_ms())
+    with database.transaction() as connection:
+        _claim(connection, public_bytes(key))
+        accounts.open_house(connection)
+        books.store(connection, books.load(settings), clock.wall_ms())
+        books.in_force(connection, clock.wall_ms())
+
+
+def serve(settings: Settings) -> None:
+    """Returns after a clean stop. Raises NodeError with the operator's next step."""
+    clock = SystemClock()
+    with hold_state(settings.state):
+        _check_port(settings)
+        key, token = load_key(settings.state), load_token(settings.state)
+        with open_database(settings) as database:
+            prepare(settings, database, key, clock)
+            if settings.payee_vpa == PAYEE_UNSET:
+                log.warning("top-up links cannot be paid: set NUKKAD_NODE_PAYEE_VPA to your UPI address")
+            app = create_app(settings, database, clock, secrets.token_bytes, key=key, token=token)
+            asyncio.run(_serve(app, settings))
+
+
+async def _serve(app: FastAPI, settings: Settings) -> None:
+    server = Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        backlog=BACKLOG,
+        websockets=False,
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    log.info("the node serves at %s", settings.url)
+    await server.serve()
+
+
+def _claim(connection: Connection, public_key: bytes) -> None:
+    """One database has one signing key, whichever machine the node runs on."""
+    connection.execute("insert into identity (public_key) values (%s) on conflict do nothing", (public_key,))
+    row = connection.execute("select public_key from identity").fetchone()
+    assert row is not None
+    if row[0] != public_key:
+        raise NodeError(
+            "this database belongs to a node with another key: copy that node's node.key into this state folder"
+        )
+
+
+def _check_port(settings: Settings) -> None:
+    """A taken port is named before the database starts."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise NodeError(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): set NUKKAD_NODE_PORT"
+            ) from None

@@ -1,0 +1,108 @@
+"""A customer's statement: what was used, what was paid, and the balance before and after, exact to the micro-rupee.
+
+A period takes what was posted in it. A box that was offline reports late, so a line's day of use may lie before the
+period; in return a statement once made never changes, and closing = opening + top-ups - usage always holds.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta, timezone
+
+from psycopg.rows import class_row
+
+from sync.node import accounts
+from sync.node.accounts import MICRO_PER_PAISA
+from sync.node.customers import Customer
+from sync.node.database import Connection
+
+IST = timezone(timedelta(hours=5, minutes=30))
+_IST_MS = 5 * 3600 * 1000 + 30 * 60 * 1000
+_DAY_MS = 24 * 3600 * 1000
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True)
+class StatementLine:
+    day: int  # days since 1970 in Indian time
+    meter: int
+    unit: int
+    rate: int  # micro-rupees per 1,000 units; 0: counted and free
+    calls: int
+    quantity: int
+    amount: int  # micro-rupees
+
+
+@dataclass(frozen=True)
+class StatementPayment:
+    reference: str
+    utr: str
+    amount_paise: int
+    confirmed_ms: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    customer: Customer
+    first: date
+    last: date
+    opening: int  # micro-rupees
+    closing: int  # micro-rupees
+    calls: int
+    lines: list[StatementLine]
+    payments: list[StatementPayment]
+
+    @property
+    def usage(self) -> int:
+        """Micro-rupees."""
+        return sum(line.amount for line in self.lines)
+
+    @property
+    def usage_paise(self) -> int:
+        """The usage rounded once, half up."""
+        return (self.usage + MICRO_PER_PAISA // 2) // MICRO_PER_PAISA
+
+    @property
+    def paid_paise(self) -> int:
+        return sum(payment.amount_paise for payment in self.payments)
+
+
+def make_statement(connection: Connection, customer: Customer, first: date, last: date) -> Statement:
+    """Over whole days in India, both included. The connection is a snapshot, so that its figures agree."""
+    begin, end = _day_start(first), _day_start(last) + _DAY_MS
+    period = {"customer": customer.id, "begin": begin, "end": end, "ist": _IST_MS, "day": _DAY_MS}
+    with connection.cursor(row_factory=class_row(StatementLine)) as cursor:
+        lines = cursor.execute(
+            "select (used_ms + %(ist)s) / %(day)s as day, meter, line.unit, line.rate, count(*) as calls,"
+            " sum(line.quantity)::bigint as quantity, sum(line.amount)::bigint as amount from records,"
+            " unnest(units, rates, quantities, amounts) as line (unit, rate, quantity, amount)"
+            " where customer = %(customer)s and posted_ms >= %(begin)s and posted_ms < %(end)s"
+            " group by 1, 2, 3, 4 order by 1, 2, 3, 4",
+            period,
+        ).fetchall()
+    with connection.cursor(row_factory=class_row(StatementPayment)) as cursor:
+        payments = cursor.execute(
+            "select reference, utr, payments.amount_paise, confirmed_ms from payments join topups using (reference)"
+            " where customer = %(customer)s and confirmed_ms >= %(begin)s and confirmed_ms < %(end)s"
+            " order by confirmed_ms, utr",
+            period,
+        ).fetchall()
+    row = connection.execute(
+        "select count(*) from records where customer = %(customer)s and posted_ms >= %(begin)s and posted_ms < %(end)s",
+        period,
+    ).fetchone()
+    assert row is not None
+    opening = accounts.balance_before(connection, customer.id, begin)
+    closing = accounts.balance_before(connection, customer.id, end)
+    return Statement(customer, first, last, opening, closing, int(row[0]), lines, payments)
+
+
+def day_of(time_ms: int) -> date:
+    """The day in India."""
+    return show_day((time_ms + _IST_MS) // _DAY_MS)
+
+
+def show_day(day: int) -> date:
+    return date.fromordinal(_EPOCH_DAY + day)
+
+
+def _day_start(day: date) -> int:
+    return (day.toordinal() - _EPOCH_DAY) * _DAY_MS - _IST_MS
