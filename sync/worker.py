@@ -1,0 +1,149 @@
+"""The sync worker: ships records to the node at its own pace and keeps what the node answers. Nobody waits for it."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sync.clock import Clock
+from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
+from sync.identity import Identity
+from sync.ledger import Ledger
+from sync.segment import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
+from sync.transport import NodeClient
+
+BACKOFF_S_MAX = 300
+TICK_S = 1  # how often the lease is looked at between syncs
+LOW_S = 5  # a low lease asks for the next sync no sooner than this
+GAPS_MAX = 2  # gap answers in one sync; more means that the node does not keep what it says
+_HEADS_BYTES = 256  # what a segment holds beside its records
+_RECORD_HEAD_BYTES = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SyncStatus:
+    head: int  # seq of the last record
+    acked: int  # seq of the last record that the node has billed
+    synced_ms: int | None  # when the last sync since the start succeeded
+    failures: int  # in a row
+    failure: str | None  # what the last sync failed with
+
+
+class SyncWorker:
+    """One per box. `run` syncs for ever; `sync_now` may be called beside it. Safe to kill at any moment."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        node: NodeClient,
+        identity: Identity,
+        clock: Clock,
+        *,
+        every_s: float = 60,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """`uniform` gives a number from 0 to 1, so that boxes that lost a node together do not return together."""
+        self._ledger, self._node, self._identity, self._clock = ledger, node, identity, clock
+        self._every_s, self._sleep, self._uniform = every_s, sleep, uniform
+        self._turn = asyncio.Lock()
+        self._synced_ms: int | None = None
+        self._failures = 0
+        self._failure: str | None = None
+
+    def status(self) -> SyncStatus:
+        receipt = self._ledger.receipt()
+        return SyncStatus(
+            self._ledger.head().seq, receipt.acked if receipt else 0, self._synced_ms, self._failures, self._failure
+        )
+
+    async def run(self) -> None:
+        """Until cancelled: at once, then every `every_s`, sooner when the lease runs low, later while syncs fail."""
+        wait_s = 0.0
+        while True:
+            try:
+                await self._pause(wait_s)
+                await self.sync_now()
+            except (NodeError, LedgerError) as error:
+                if self._failures == 1:
+                    log.warning("sync fails and will be tried again: %s", error)
+            wait_s = self._backoff_s() if self._failures else self._every_s
+
+    async def sync_now(self) -> Receipt:
+        """Ships every record made before the call. Raises NodeError or LedgerError, which `status` keeps too."""
+        async with self._turn:
+            try:
+                receipt = await self._ship()
+            except (NodeError, LedgerError) as error:
+                self._failures, self._failure = self._failures + 1, str(error)
+                raise
+            self._failures, self._failure, self._synced_ms = 0, None, self._clock.wall_ms()
+            return receipt
+
+    async def _ship(self) -> Receipt:
+        held = self._ledger.receipt()
+        acked, goal, gaps = held.acked if held else 0, self._ledger.head().seq, 0
+        while True:
+            segment = self._cut(acked)
+            try:
+                answer = await self._node.send_segment(SignedSegment.seal(segment.to_bytes(), self._identity.key))
+            except Gap as gap:
+                gaps += 1
+                if gaps > GAPS_MAX:
+                    raise
+                acked = self._resume(gap.head)
+                continue
+            try:
+                receipt = await asyncio.wrap_future(self._ledger.store_receipt(answer))
+            except ValueError as error:
+                raise BadAnswer(f"the node's receipt is not kept: {error}") from error
+            if receipt.acked < segment.last:
+                raise BadAnswer(f"the node's receipt ends at record {receipt.acked}, {segment.last} were sent")
+            acked = receipt.acked
+            if acked >= goal:
+                return receipt
+
+    def _cut(self, acked: int) -> Segment:
+        """The records after `acked` that fit in one segment; none makes a heartbeat."""
+        before = self._ledger.row(acked).link
+        rows, room = [], SEGMENT_BYTES_MAX - _HEADS_BYTES
+        for row in self._ledger.rows(acked, SEGMENT_RECORDS_MAX):
+            room -= len(row.data) + _RECORD_HEAD_BYTES
+            if room < 0:
+                break
+            rows.append(row)
+        after = rows[-1].link if rows else before
+        records = tuple(row.data for row in rows)
+        return Segment(self._identity.device, self._identity.epoch, acked + 1, before, after, records)
+
+    def _resume(self, head: Head) -> int:
+        """Where to go on after a gap: the node's head, if it is a place in this ledger."""
+        if head.acked > self._ledger.head().seq or self._ledger.row(head.acked).link != head.link:
+            raise Conflict(
+                f"the node's record {head.acked} of this box is not in its ledger: an older copy was restored, or the "
+                "box was copied. Move the whole state folder aside and enrol the box anew"
+            )
+        return head.acked
+
+    async def _pause(self, wait_s: float) -> None:
+        waited_s = 0.0
+        while waited_s < wait_s:
+            await self._sleep(min(TICK_S, wait_s - waited_s))
+            waited_s += TICK_S
+            if waited_s >= LOW_S and not self._failures and self._is_lease_low():
+                return
+
+    def _is_lease_low(self) -> bool:
+        """Less than a fifth is left."""
+        receipt = self._ledger.receipt()
+        if receipt is None:
+            return False
+        room = receipt.lease.granted + receipt.lease.allowance
+        return 5 * (room - self._ledger.spent(receipt.lease.from_seq)) < room
+
+    def _backoff_s(self) -> float:
+        """2, 4, 8 … BACKOFF_S_MAX seconds, less up to a half by chance."""
+        return min(BACKOFF_S_MAX, 2.0 ** min(self._failures, 16)) * (1 - self._uniform() / 2)
