@@ -1,0 +1,143 @@
+"""Runs a box: its parts are opened, served and closed here, in order.
+
+The gateway is granian embedded in this process's event loop. The box is then exactly two processes, gateway and engine:
+a kill -9 of the gateway leaves no worker behind that holds the port, and everything shares one loop without locks.
+Granian's own supervisor would add a third process and a second interpreter for nothing: there is one worker.
+"""
+
+import asyncio
+import logging
+import secrets
+import socket
+from contextlib import AsyncExitStack
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from appliance import state
+from appliance.app import create_app
+from appliance.box import Box
+from appliance.engine.protocol import Engine
+from appliance.gateway.metrics import Metrics
+from appliance.gateway.running import Running
+from appliance.meter import CallMeter
+from appliance.settings import Settings
+from appliance.store.database import open_database
+from appliance.store.keys import Keys
+from models.store import Store
+from sync.clock import Clock
+from sync.identity import Identity, load_or_create
+from sync.ledger import Ledger
+from sync.transport import HttpNode, http_client
+from sync.worker import SyncWorker
+
+END_S = 5  # for what is left of streams after they were told to stop
+
+log = logging.getLogger("nukkad")
+
+
+class CannotListen(Exception):
+    """The address is not to be had; the message says why and what to do."""
+
+
+async def serve(settings: Settings, engine: Engine, clock: Clock, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. The caller starts and stops the engine.
+
+    Raises CannotListen, StateError, DatabaseError, IdentityError, LedgerError before anything is served.
+    """
+    state.prepare(settings.state)
+    with state.hold(settings.state):
+        check_address(settings.host, settings.port)
+        while not stop.is_set():
+            async with AsyncExitStack() as opened:
+                box = await _open(settings, engine, clock, opened)
+                await _listen(box, stop)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises CannotListen. Granian shares a taken port silently with whoever else allows it, so this looks first."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or choose with NUKKAD_HOST and "
+            "NUKKAD_PORT"
+        ) from error
+
+
+async def _open(settings: Settings, engine: Engine, clock: Clock, opened: AsyncExitStack) -> Box:
+    """The parts of the box, from what is in the state folder. `opened` closes them in reverse order."""
+    identity = load_or_create(settings.state)
+    database = open_database(settings.state)
+    opened.callback(database.close)
+    ledger = opened.enter_context(open_ledger(settings, identity, clock))
+    worker = None
+    node = None
+    if identity.enrolment is not None:
+        http = await opened.enter_async_context(http_client())
+        node = HttpNode(identity.enrolment.node_url, http, identity, clock)
+        worker = SyncWorker(ledger, node, identity, clock, every_s=settings.sync_s)
+        shipping = asyncio.create_task(worker.run(), name="sync")
+        opened.push_async_callback(_end, shipping)
+    return Box(
+        settings=settings,
+        clock=clock,
+        identity=identity,
+        engine=engine,
+        ledger=ledger,
+        meter=CallMeter(ledger, clock),
+        keys=Keys(database, clock),
+        packages=Store(settings.store),
+        node=node,
+        worker=worker,
+        running=Running(settings.key_concurrency),
+        metrics=Metrics(),
+        admin_token=state.admin_token(settings.state),
+        started_ms=clock.wall_ms(),
+    )
+
+
+def open_ledger(settings: Settings, identity: Identity, clock: Clock) -> Ledger:
+    """The ledger of the present epoch; each epoch has a file of its own. Raises LedgerError."""
+    node_key = identity.enrolment.node_public_key if identity.enrolment else None
+    path = settings.state / f"ledger-{identity.epoch}.db"
+    return Ledger(path, identity.device, identity.epoch, secrets.token_bytes(16), clock, node_key=node_key)
+
+
+async def _listen(box: Box, stop: asyncio.Event) -> None:
+    """Answer requests until `stop` or the box's own `reopen` is set; then let running calls end, within bounds."""
+    settings = box.settings
+    server = Server(
+        create_app(box),
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backpressure=settings.connections,
+        http1_settings=HTTP1Settings(header_read_timeout=settings.header_s * 1000),
+        log_enabled=False,
+    )
+    serving = asyncio.create_task(server.serve(), name="gateway")
+    ends = [asyncio.create_task(event.wait()) for event in (stop, box.reopen)]
+    try:
+        await asyncio.wait([serving, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            server.stop()
+            await asyncio.wait([serving], timeout=settings.stop_s)
+            box.running.stop_all()
+            await asyncio.wait([serving], timeout=END_S)
+        if serving.done():
+            serving.result()
+    finally:
+        for task in (serving, *ends):
+            await _end(task)
+
+
+async def _end(task: "asyncio.Task[object]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,45 @@
+"""The small database of a box (box.db): private, durable, safe to open from a command while the box runs."""
+
+from pathlib import Path
+
+import apsw
+
+FILE_NAME = "box.db"
+FORMAT = 1  # PRAGMA user_version
+WAIT_MS = 5000  # for another process's write
+
+_SCHEMA = f"""
+CREATE TABLE keys (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    hint TEXT NOT NULL,
+    digest BLOB NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL,
+    revoked_ms INTEGER
+) STRICT;
+PRAGMA user_version = {FORMAT};
+"""
+
+
+class DatabaseError(Exception):
+    """box.db cannot be used; the message says what to do."""
+
+
+def open_database(folder: Path) -> apsw.Connection:
+    """The connection to box.db in `folder`, both made (0700, 0600) when absent. Raises DatabaseError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    path.touch(mode=0o600)
+    try:
+        database = apsw.Connection(str(path))
+        database.set_busy_timeout(WAIT_MS)
+        database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA mmap_size = 0")
+        with database:
+            (version,) = database.execute("PRAGMA user_version").fetchone() or (0,)
+            if version == 0:
+                database.execute(_SCHEMA)
+    except apsw.Error as error:
+        raise DatabaseError(f"{path}: {error}; restore it from a backup or move it aside") from error
+    if version not in (0, FORMAT):
+        raise DatabaseError(f"{path}: format {version}, this box reads {FORMAT}; use the release that wrote it")
+    return database

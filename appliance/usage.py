@@ -1,0 +1,28 @@
+"""Totals of the ledger as people read them."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sync.ledger import INDIA_MS, Total
+from sync.price import rupees
+from sync.record import Unit
+
+
+def day_in_india(wall_ms: int) -> date:
+    return datetime.fromtimestamp((wall_ms + INDIA_MS) / 1000, UTC).date()
+
+
+def summed(totals: Iterable[Total]) -> dict[str, Any]:
+    """{"requests", "cost", "meters": {meter: {"cost", "units": {unit: quantity}}}}; costs in rupees, exact."""
+    units: dict[str, dict[str, int]] = {}
+    costs: dict[str, int] = {}
+    requests = 0
+    for total in totals:
+        meter = total.meter.name.lower()
+        counted = units.setdefault(meter, {})
+        counted[total.unit.name.lower()] = counted.get(total.unit.name.lower(), 0) + total.quantity
+        costs[meter] = costs.get(meter, 0) + total.amount
+        requests += total.quantity if total.unit is Unit.REQUESTS else 0
+    meters = {meter: {"cost": rupees(costs[meter]), "units": units[meter]} for meter in sorted(units)}
+    return {"requests": requests, "cost": rupees(sum(costs.values())), "meters": meters}
