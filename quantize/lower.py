@@ -11,11 +11,12 @@ from quantize.graphs.parts import CONTRIB, FLOAT, UINT8, Graph
 from quantize.sources.checkpoint import Q4, Q4_BLOCK, Floats, SourceError, Tensor, dense
 
 _ACCURACY_INT8 = 4  # MatMulNBits quantizes activations to int8 per block; level 0 is 48 times slower.
+_TINY = 1e-20  # Stands in for the largest value of a row that is all zeros.
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Activations [T, K] prepared once for every matrix that multiplies them; `scale` and `sums` only where a lane needs them."""
+    """Activations [T, K] prepared once for all that multiply them; `scale` and `sums` only where a lane needs them."""
 
     values: str
     scale: str = ""
@@ -23,77 +24,83 @@ class Rows:
 
 
 class Lowering(Protocol):
-    def rows(self, graph: Graph, values: str) -> Rows: ...
+    def rows(self, values: str) -> Rows: ...
 
-    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+    def multiply(self, rows: Rows, weight: Tensor) -> str:
         """[T, K] by a matrix [N, K] (given as the source has it) → [T, N]."""
         ...
 
-    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
+    def table(self, ids: str, weight: Tensor) -> str:
         """Rows of an embedding table [V, K] → [T, K]."""
         ...
 
-    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
+    def head(self, values: str, weight: Tensor) -> str:
         """Like rows and multiply, for the output head; shares the table's bytes where the two are tied."""
         ...
 
 
-class Full:
-    """float32 throughout: the yardstick of the other lanes."""
+class _Lane:
+    """Writes into one graph; activations are multiplied as they are unless a lane says otherwise."""
 
-    def rows(self, graph: Graph, values: str) -> Rows:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def rows(self, values: str) -> Rows:
         return Rows(values)
 
-    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
-        return graph.one("Gemm", rows.values, graph.constant(dense(weight)), transB=1)
 
-    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
-        return graph.one("Gather", graph.constant(dense(weight), shared=True), ids, axis=0)
+class Full(_Lane):
+    """float32 throughout: the yardstick of the other lanes."""
 
-    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
-        return graph.one("Gemm", values, graph.constant(dense(weight), shared=True), transB=1)
+    def multiply(self, rows: Rows, weight: Tensor) -> str:
+        return self._graph.one("Gemm", rows.values, self._graph.constant(dense(weight)), transB=1)
+
+    def table(self, ids: str, weight: Tensor) -> str:
+        return self._graph.one("Gather", self._graph.constant(dense(weight), shared=True), ids, axis=0)
+
+    def head(self, values: str, weight: Tensor) -> str:
+        return self._graph.one("Gemm", values, self._graph.constant(dense(weight), shared=True), transB=1)
 
 
-class _BlockTable:
-    """The embedding table and the head as every quantized lane keeps them: the source's own 4 bits, else 8 bits block-wise."""
+class _BlockTable(_Lane):
+    """The table and the head as every quantized lane keeps them: the source's own 4 bits, else 8 bits block-wise."""
 
-    def table(self, graph: Graph, ids: str, weight: Tensor) -> str:
+    def table(self, ids: str, weight: Tensor) -> str:
         if isinstance(weight, Q4) and _centred(weight):
             codes, scale, bits, block = pack_nibbles(weight.codes), weight.scale, 4, Q4_BLOCK
         else:
             codes, scale = quantize_blocks(dense(weight), block := block_of(weight.shape[1]))
             bits = 8
-        data = graph.constant(codes.reshape(codes.shape[0], -1), shared=True)
-        scales = graph.constant(scale, shared=True)
+        data = self._graph.constant(codes.reshape(codes.shape[0], -1), shared=True)
+        scales = self._graph.constant(scale, shared=True)
         attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
-        return graph.one("GatherBlockQuantized", data, ids, scales, domain=CONTRIB, **attributes)
+        return self._graph.one("GatherBlockQuantized", data, ids, scales, domain=CONTRIB, **attributes)
 
-    def head(self, graph: Graph, values: str, weight: Tensor) -> str:
-        return _multiply_blocks(graph, values, dense(weight), shared=True)
+    def head(self, values: str, weight: Tensor) -> str:
+        return _multiply_blocks(self._graph, values, dense(weight), shared=True)
 
 
 class Q8(_BlockTable):
     """8-bit weights in blocks with a scale each, nearly lossless."""
 
-    def rows(self, graph: Graph, values: str) -> Rows:
-        return Rows(values)
-
-    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
-        return _multiply_blocks(graph, rows.values, dense(weight))
+    def multiply(self, rows: Rows, weight: Tensor) -> str:
+        return _multiply_blocks(self._graph, rows.values, dense(weight))
 
 
 class Int8(_BlockTable):
     """Row-wise int8: one scale per token and one per output column. Fastest for prefill and large batches."""
 
-    def rows(self, graph: Graph, values: str) -> Rows:
+    def rows(self, values: str) -> Rows:
         """Unsigned bytes around 128: value ≈ (byte - 128) * largest / 127. Casting cuts, so 128.5 rounds to nearest."""
-        largest = graph.one("ReduceMax", graph.one("Abs", values), graph.constant(np.array([-1], np.int64)), keepdims=1)
-        largest = graph.one("Max", largest, graph.constant(np.array(1e-20, np.float32)))
-        stretch = graph.one("Div", graph.constant(np.array(127, np.float32)), largest)
-        shifted = graph.one("Add", graph.one("Mul", values, stretch), graph.constant(np.array(128.5, np.float32)))
+        graph = self._graph
+        largest = graph.one("ReduceMax", graph.one("Abs", values), graph.integers(-1), keepdims=1)
+        largest = graph.one("Max", largest, graph.number(_TINY))
+        stretched = graph.one("Mul", values, graph.one("Div", graph.number(127), largest))
+        shifted = graph.one("Add", stretched, graph.number(128.5))
         return Rows(graph.one("Cast", shifted, to=UINT8), scale=largest)
 
-    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+    def multiply(self, rows: Rows, weight: Tensor) -> str:
+        graph = self._graph
         codes, scale = quantize_columns(dense(weight))
         middle = graph.constant(np.array(128, np.uint8))
         product = graph.one("MatMulInteger", rows.values, graph.constant(codes), middle)
@@ -109,19 +116,18 @@ class Q4Blocks(_BlockTable):
     block's activations.
     """
 
-    def rows(self, graph: Graph, values: str) -> Rows:
-        blocks = graph.one("Reshape", values, graph.constant(np.array([0, -1, Q4_BLOCK], np.int64)))
-        sums = graph.one("ReduceSum", blocks, graph.constant(np.array([2], np.int64)), keepdims=0)
-        return Rows(values, sums=sums)
+    def rows(self, values: str) -> Rows:
+        blocks = self._graph.one("Reshape", values, self._graph.integers(0, -1, Q4_BLOCK))
+        return Rows(values, sums=self._graph.one("ReduceSum", blocks, self._graph.integers(2), keepdims=0))
 
-    def multiply(self, graph: Graph, rows: Rows, weight: Tensor) -> str:
+    def multiply(self, rows: Rows, weight: Tensor) -> str:
         blocks = weight if isinstance(weight, Q4) else round_q4(weight)
         rows_count, columns = blocks.shape
-        product = graph.one(
+        product = self._graph.one(
             "MatMulNBits",
             rows.values,
-            graph.constant(pack_nibbles(blocks.codes)),
-            graph.constant(blocks.scale),
+            self._graph.constant(pack_nibbles(blocks.codes)),
+            self._graph.constant(blocks.scale),
             domain=CONTRIB,
             K=columns,
             N=rows_count,
@@ -132,10 +138,10 @@ class Q4Blocks(_BlockTable):
         if _centred(blocks):
             return product
         rest = np.ascontiguousarray((blocks.low + np.float32(8) * blocks.scale).T)
-        return graph.one("Gemm", rows.sums, graph.constant(rest), product)
+        return self._graph.one("Gemm", rows.sums, self._graph.constant(rest), product)
 
 
-LOWERINGS: Mapping[str, Callable[[], Lowering]] = {"fp32": Full, "q8": Q8, "int8": Int8, "q4": Q4Blocks}
+LOWERINGS: Mapping[str, Callable[[Graph], Lowering]] = {"fp32": Full, "q8": Q8, "int8": Int8, "q4": Q4Blocks}
 
 
 def block_of(columns: int) -> int:
@@ -197,7 +203,7 @@ def _choose(where: NDArray[np.bool_], first: Q4, second: Q4) -> Q4:
 
 def pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Two codes a byte, the earlier one in the low half: [N, blocks, 32] → [N, blocks, 16]."""
-    return codes[:, :, 0::2] | (codes[:, :, 1::2] << 4)
+    return codes[:, :, 0::2] | (codes[:, :, 1::2] << np.uint8(4))
 
 
 def _centred(blocks: Q4) -> bool:

@@ -11,7 +11,7 @@ from models.manifest import Geometry
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # Read when onnxruntime is imported, so it must stand before.
 
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 Ids = Sequence[int]
 Floats = NDArray[np.float32]
@@ -41,7 +41,7 @@ class Decoder:
         self._lengths[:] = 0
 
     def step(self, news: Sequence[Ids], *, every: bool = False) -> Floats:
-        """Each row brings its new tokens (none: it idles). Logits of each bringing row's last token, or of every token."""
+        """Each row brings its new tokens (none: it idles). Logits of the last token each brought, or of every token."""
         counts = np.array([len(new) for new in news])
         width = int(counts.max())
         unpack = np.zeros((len(news), width), np.int64)

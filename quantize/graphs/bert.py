@@ -35,19 +35,17 @@ def build_bert(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None
 
     def multiply(values: str, *names: str) -> str:
         joined = stack([checkpoint.tensor(f"{name}.weight") for name in names])
-        return lowering.multiply(graph, lowering.rows(graph, values), joined)
+        return lowering.multiply(lowering.rows(values), joined)
 
     def attention(prefix: str, values: str) -> str:
         names = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
         padded = graph.one("Gather", multiply(values, *names), "unpack_idx", axis=0)
         query, key, value = graph.node("Split", [padded], 3, axis=2, num_outputs=3)
         bias = graph.constant(np.concatenate([checkpoint.vector(f"{name}.bias") for name in names]), shared=True)
-        mixed = graph.one(
-            "MultiHeadAttention", query, key, value, bias, "lengths", domain=CONTRIB, num_heads=heads
-        )
+        mixed = graph.one("MultiHeadAttention", query, key, value, bias, "lengths", domain=CONTRIB, num_heads=heads)
         return multiply(unpad(graph, mixed, "pack_idx", hidden), f"{prefix}.attention.output.dense")
 
-    words = lowering.table(graph, "input_ids", checkpoint.tensor("embeddings.word_embeddings.weight"))
+    words = lowering.table("input_ids", checkpoint.tensor("embeddings.word_embeddings.weight"))
     # Every token has type 0 here, so its row is added to the positions once, at build time.
     places = checkpoint.vector("embeddings.position_embeddings.weight")
     places = places + checkpoint.vector("embeddings.token_type_embeddings.weight")[0]
@@ -69,11 +67,11 @@ def build_bert(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None
 def _pool(graph: Graph, stream: str) -> None:
     """Sums each text's own tokens; the mean's divisor falls away when the vector is brought to unit length."""
     padded = graph.one("Gather", stream, "unpack_idx", axis=0)
-    width = graph.one("Gather", graph.one("Shape", "unpack_idx"), graph.constant(np.array(1, np.int64)), axis=0)
-    first, step = graph.constant(np.array(0, np.int64)), graph.constant(np.array(1, np.int64))
-    places = graph.one("Range", first, width, step)
-    ends = graph.one("Unsqueeze", graph.one("Cast", "lengths", to=INT64), graph.constant(np.array([1], np.int64)))
+    zero, one = (graph.constant(np.array(value, np.int64)) for value in (0, 1))
+    width = graph.one("Gather", graph.one("Shape", "unpack_idx"), one, axis=0)
+    places = graph.one("Range", zero, width, one)
+    ends = graph.one("Unsqueeze", graph.one("Cast", "lengths", to=INT64), graph.integers(1))
     inside = graph.one("Cast", graph.one("Less", places, ends), to=FLOAT)
-    mask = graph.one("Unsqueeze", inside, graph.constant(np.array([1], np.int64)))
-    total = graph.one("Squeeze", graph.one("MatMul", mask, padded), graph.constant(np.array([1], np.int64)))
+    mask = graph.one("Unsqueeze", inside, graph.integers(1))
+    total = graph.one("Squeeze", graph.one("MatMul", mask, padded), graph.integers(1))
     graph.node("LpNormalization", [total], ["embedding"], axis=1, p=2)

@@ -1,4 +1,4 @@
-"""The Llama family's decoder in packed form: only attention sees the padded [B, S] shape, all else runs on the step's T tokens.
+"""The Llama family's decoder in packed form: only attention sees the padded [B, S] shape, all else the step's T tokens.
 
 Inputs and outputs stand in `build_llama`. Rotary positions, the cache and the batch's uneven lengths are all inside
 GroupQueryAttention; past and present keys and values may be one buffer.
@@ -61,17 +61,17 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
     def attention(layer: int, values: str) -> str:
         prefix = f"model.layers.{layer}.self_attn"
         joined = stack([checkpoint.tensor(f"{prefix}.{part}_proj.weight") for part in "qkv"])
-        packed = lowering.multiply(graph, lowering.rows(graph, values), joined)
+        mixed = graph.fresh("attended")
+        packed = lowering.multiply(lowering.rows(values), joined)
         shape = ["B", kv_heads, "C", head_dim]
         past = [graph.input(f"past_key_values.{layer}.{part}", FLOAT, shape) for part in ("key", "value")]
         present = [f"present.{layer}.{part}" for part in ("key", "value")]
         for name in present:
             graph.output(name, FLOAT, shape)
-        mixed = graph.fresh("attended")
+        padded = graph.one("Gather", packed, "unpack_idx", axis=0)
         graph.node(
             "GroupQueryAttention",
-            [graph.one("Gather", packed, "unpack_idx", axis=0), "", "", *past, "seqlens_k", "total_sequence_length"]
-            + [cosines, sines, *[""] * 7, "query_seqlens"],
+            [padded, "", "", *past, "seqlens_k", "total_sequence_length", cosines, sines, *[""] * 7, "query_seqlens"],
             [mixed, *present],
             CONTRIB,
             num_heads=heads,
@@ -79,18 +79,18 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
             do_rotary=1,
         )
         flat = unpad(graph, mixed, "pack_idx", heads * head_dim)
-        return lowering.multiply(graph, lowering.rows(graph, flat), checkpoint.tensor(f"{prefix}.o_proj.weight"))
+        return lowering.multiply(lowering.rows(flat), checkpoint.tensor(f"{prefix}.o_proj.weight"))
 
     def feed_forward(layer: int, values: str) -> str:
         prefix = f"model.layers.{layer}.mlp"
         joined = stack([checkpoint.tensor(f"{prefix}.{part}_proj.weight") for part in ("gate", "up")])
-        both = lowering.multiply(graph, lowering.rows(graph, values), joined)
+        both = lowering.multiply(lowering.rows(values), joined)
         gate, up = graph.node("Split", [both], 2, axis=1, num_outputs=2)
         inner = graph.one("Mul", graph.one("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
-        return lowering.multiply(graph, lowering.rows(graph, inner), checkpoint.tensor(f"{prefix}.down_proj.weight"))
+        return lowering.multiply(lowering.rows(inner), checkpoint.tensor(f"{prefix}.down_proj.weight"))
 
     embedded = checkpoint.tensor("model.embed_tokens.weight")
-    stream = lowering.table(graph, "input_ids", embedded)
+    stream = lowering.table("input_ids", embedded)
     normed = graph.one("RMSNormalization", stream, weight("model.layers.0.input_layernorm.weight"), epsilon=epsilon)
     layers = checkpoint.setting("num_hidden_layers")
     for layer in range(layers):
@@ -101,7 +101,7 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
         normed, stream = add_norm(stream, feed_forward(layer, normed), after)
     wanted = graph.one("Gather", normed, "logit_idx", axis=0)
     tied = checkpoint.config.get("tie_word_embeddings", False)
-    logits = lowering.head(graph, wanted, embedded if tied else checkpoint.tensor("lm_head.weight"))
+    logits = lowering.head(wanted, embedded if tied else checkpoint.tensor("lm_head.weight"))
     graph.node("Identity", [logits], ["logits"])
 
 

@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: nodes in order, constants by content, large ones in files beside the graph that can be mapped."""
+"""A small writer of ONNX graphs: nodes in order, large constants in files beside the graph that can be mapped."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,7 +32,9 @@ class WeightsFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     @property
@@ -84,6 +86,14 @@ class Graph:
         self._initializers[name] = tensor
         return name
 
+    def integers(self, *values: int) -> str:
+        """A constant int64 vector: sizes, axes."""
+        return self._small(np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        """A constant float32 scalar."""
+        return self._small(np.array(value, np.float32))
+
     def node(
         self, kind: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, domain: str = "", **attributes: Any
     ) -> list[str]:
@@ -125,5 +135,5 @@ class Graph:
 
 def unpad(graph: Graph, padded: str, pack_idx: str, width: int) -> str:
     """From [B, S, width] back to the step's packed tokens [T, width]."""
-    rows = graph.one("Reshape", padded, graph.constant(np.array([-1, width], np.int64)))
+    rows = graph.one("Reshape", padded, graph.integers(-1, width))
     return graph.one("Gather", rows, pack_idx, axis=0)

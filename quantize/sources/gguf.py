@@ -110,7 +110,7 @@ def _values(tensor: ReaderTensor) -> Tensor:
 
 
 def q4_blocks(raw: np.ndarray[Any, np.dtype[np.uint8]], *, with_low: bool) -> Q4:
-    """Splits packed rows uint8 [rows, bytes]: per block an f16 scale, an f16 low value (Q4_1 only), 16 bytes of nibbles.
+    """Splits packed rows uint8 [rows, bytes]: per block an f16 scale, an f16 low value (Q4_1 only), 16 bytes of codes.
 
     Byte j holds weight j in its low and weight j+16 in its high nibble; without a low value the codes are centred on 8.
     """

