@@ -17,13 +17,13 @@ OPTIONS = "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_se
 class Database:
     """Threads share it. Raises psycopg.OperationalError where the server is away or too slow."""
 
-    def __init__(self, dsn: str, connections: int) -> None:
+    def __init__(self, dsn: str, connections: int, wait_s: float = WAIT_S_MAX) -> None:
         self._pool = ConnectionPool(
             dsn,
             min_size=1,
             max_size=connections,
             max_waiting=connections * 16,
-            timeout=WAIT_S_MAX,
+            timeout=wait_s,
             check=ConnectionPool.check_connection,
             kwargs={"options": OPTIONS, "application_name": "nukkad-node", "connect_timeout": WAIT_S_MAX},
             open=False,

@@ -23,7 +23,7 @@ import psycopg
 from sync.node.errors import NodeError
 
 START_S_MAX = 60
-STOP_S_MAX = 20
+STOP_S_MAX = 30
 RESTARTS_MAX = 5  # in a row; a server that ran for a minute counts anew
 LOG_BYTES_MAX = 1 << 20
 

@@ -1,0 +1,122 @@
+"""All boxes of a customer together never hold more than the wallet and the allowance."""
+
+import random
+
+import pytest
+
+from sync.node import leases
+from sync.node.context import Node
+from sync.price import cost
+from sync.record import Meter, Unit, decode
+from sync.segment import Lease
+from tests.sync.node.world import BOOK, RUPEE, Box, make_box, make_customer, pay, send
+
+ALLOWANCE = 20 * RUPEE
+HOUR_MS = 3600 * 1000
+
+
+@pytest.fixture
+def customer(node: Node) -> str:
+    return make_customer(node)
+
+
+def amounts(lease: Lease) -> tuple[int, int]:
+    return lease.granted, lease.allowance
+
+
+def test_an_empty_wallet_leaves_the_allowance(node: Node, customer: str) -> None:
+    box = make_box(node, customer)
+    lease = send(node, box.heartbeat()).lease
+    assert amounts(lease) == (0, ALLOWANCE)
+    assert lease.expires_ms - lease.issued_ms == 72 * HOUR_MS
+
+
+def test_the_allowance_is_given_once(node: Node, customer: str) -> None:
+    box = make_box(node, customer)
+    send(node, box.heartbeat())
+    box.use_paise(1500)
+    assert amounts(send(node, box.segment()).lease) == (0, 5 * RUPEE)
+    box.use_paise(500)
+    assert amounts(send(node, box.segment(2)).lease) == (0, 0)
+    pay(node, customer, 12_000, "1" * 12)
+    assert amounts(send(node, box.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
+
+
+def test_two_boxes_share(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    first, second = make_box(node, customer, 1), make_box(node, customer, 2)
+    assert amounts(send(node, first.heartbeat()).lease) == (40 * RUPEE, ALLOWANCE)
+    assert amounts(send(node, second.heartbeat()).lease) == (40 * RUPEE, ALLOWANCE)
+
+
+def test_what_a_lost_answer_may_have_granted_stays_held(node: Node, customer: str) -> None:
+    first = make_box(node, customer, 1)
+    pay(node, customer, 10_000, "1" * 12)
+    first.lease = send(node, first.heartbeat()).lease.lease_id  # all of it: ₹120
+    second = make_box(node, customer, 2)
+    newer = send(node, first.heartbeat()).lease  # ₹60, but this answer is lost
+    assert amounts(send(node, second.heartbeat()).lease) == (0, 0)
+    first.use_paise(1000)  # still under the old lease
+    newer = send(node, first.segment()).lease
+    assert newer.granted + newer.allowance == 55 * RUPEE
+    assert amounts(send(node, second.heartbeat()).lease) == (0, 0)
+    first.lease = newer.lease_id
+    first.use_paise(1000)
+    send(node, first.segment(2))
+    lease = send(node, second.heartbeat()).lease
+    assert lease.granted + lease.allowance == 50 * RUPEE
+
+
+def test_an_expired_lease_is_held_until_it_is_written_off(node: Node, customer: str) -> None:
+    lost, other = make_box(node, customer, 1), make_box(node, customer, 2)
+    lease = send(node, lost.heartbeat()).lease
+    assert lease.allowance == ALLOWANCE // 2
+    node.clock.now_ms = lease.expires_ms + leases.WRITE_OFF_MS - 1  # type: ignore[attr-defined]
+    held = send(node, other.heartbeat()).lease
+    assert held.allowance == ALLOWANCE // 2
+    node.clock.now_ms += 1  # type: ignore[attr-defined]
+    assert send(node, other.heartbeat()).lease.allowance == ALLOWANCE
+
+
+def test_use_beyond_a_lease_is_billed_and_grants_nothing(node: Node, customer: str) -> None:
+    box = make_box(node, customer)
+    send(node, box.heartbeat())
+    box.use_paise(5000)
+    receipt = send(node, box.segment())
+    assert receipt.balance == -50 * RUPEE
+    assert amounts(receipt.lease) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boxes_that_keep_to_their_leases_never_overspend(node: Node, customer: str, seed: int) -> None:
+    """Answers are lost at random, boxes join late, and each spends all it may at any time."""
+    dice = random.Random(seed)
+    pay(node, customer, 50_000, "1" * 12)
+    boxes: list[tuple[Box, Lease | None]] = []
+    for step in range(120):
+        if step % 30 == 0:
+            boxes.append((make_box(node, customer, seed=step), None))
+        at = dice.randrange(len(boxes))
+        box, lease = boxes[at]
+        if lease is not None:
+            spent = sum(_costs(box)[lease.from_seq :])
+            room = (lease.granted + lease.allowance - spent) // 10_000
+            if room > 0:
+                box.use_paise(room if dice.random() < 0.2 else dice.randrange(1, room + 1))
+        receipt = send(node, box.segment())
+        if dice.random() < 0.7:
+            box.lease = receipt.lease.lease_id
+            boxes[at] = (box, receipt.lease)
+        total = sum(sum(_costs(box)) for box, _ in boxes)
+        assert total <= 500 * RUPEE + ALLOWANCE
+        assert receipt.balance == 500 * RUPEE - total
+    assert total > 300 * RUPEE, "the boxes must have come near the limit for this to mean anything"
+
+
+def _costs(box: Box) -> list[int]:
+    drafts = [decode(data).draft for data in box.records]
+    return [cost(BOOK, draft.meter, draft.units) for draft in drafts]
+
+
+def test_the_costs_of_a_box_are_what_the_tests_think() -> None:
+    assert cost(BOOK, Meter.SEARCH, {Unit.REQUESTS: 10}) == 10_000

@@ -1,0 +1,114 @@
+"""A statement against an oracle that adds up the boxes' own records."""
+
+import random
+from collections import Counter
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+
+from sync.node import customers
+from sync.node.context import Node
+from sync.node.statement import IST, Statement, day_of, make_statement, show_day
+from sync.record import Meter, Unit, decode
+from tests.sync.node.world import BOOK, RUPEE, START_MS, make_box, make_customer, pay, send
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def statement(node: Node, first: date, last: date, customer: str = "sharma") -> Statement:
+    with node.database.snapshot() as connection:
+        return make_statement(connection, customers.find(connection, customer), first, last)
+
+
+def today(node: Node) -> date:
+    return day_of(node.clock.wall_ms())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_statement_is_what_the_boxes_counted(node: Node, seed: int) -> None:
+    dice = random.Random(seed)
+    make_customer(node)
+    make_box(node, make_customer(node, "other"), seed=99)
+    boxes = [make_box(node, "sharma", seed=n) for n in range(2)]
+    expected: Counter[tuple[date, str, str]] = Counter()
+    exact = Fraction(0)
+    for day in range(4):
+        node.clock.now_ms = START_MS + (day + 1) * DAY_MS  # type: ignore[attr-defined]
+        for box in boxes:
+            sent = len(box.records)
+            for second in range(dice.randrange(20)):
+                units = {unit: dice.randrange(1, 5000) for unit in Unit if dice.random() < 0.5}
+                made = box.use(units, dice.choice(list(Meter)), START_MS + day * DAY_MS + second * 3_600_000)
+                used = datetime.fromtimestamp(made.wall_ms // 1000, IST).date()
+                for unit, quantity in units.items():
+                    expected[used, made.draft.meter.name, unit.name] += quantity
+                    rate = BOOK.rates.get(made.draft.meter, {}).get(unit, 0)
+                    exact += Fraction(quantity * rate * 2 + 1000, 2000).__floor__()
+            send(node, box.segment(sent + 1))
+    made_out = statement(node, day_of(START_MS), today(node))
+    found = {(show_day(line.day), Meter(line.meter).name, Unit(line.unit).name): line for line in made_out.lines}
+    assert {key: line.quantity for key, line in found.items()} == dict(expected)
+    assert made_out.usage == exact
+    assert made_out.usage_paise == (exact / 10_000 + Fraction(1, 2)).__floor__()
+    assert made_out.calls == sum(len(box.records) for box in boxes)
+    assert made_out.opening == 0 and made_out.closing == -exact
+    for box in boxes:
+        assert all(decode(data).device == box.device for data in box.records)
+
+
+def test_periods_join_without_gap_or_overlap(node: Node) -> None:
+    box = make_box(node, make_customer(node))
+    start = today(node)
+    for day in range(6):
+        node.clock.now_ms = START_MS + day * DAY_MS  # type: ignore[attr-defined]
+        box.use_paise(100 + day, node.clock.wall_ms())
+        send(node, box.segment(day + 1))
+        pay(node, "sharma", 1000 + day, f"{day:012}")
+    parts = [statement(node, start + timedelta(day), start + timedelta(day)) for day in range(6)]
+    whole = statement(node, start, start + timedelta(5))
+    for part, later in pairwise(parts):
+        assert part.closing == later.opening
+    for part in [*parts, whole]:
+        assert part.closing == part.opening + part.paid_paise * 10_000 - part.usage
+    assert sum(part.usage for part in parts) == whole.usage == 615 * 10_000
+    assert sum(part.paid_paise for part in parts) == whole.paid_paise == 6015
+
+
+def test_a_day_begins_at_midnight_in_india(node: Node) -> None:
+    assert day_of(START_MS) == datetime.fromtimestamp(START_MS // 1000, IST).date()
+    midnight = int(datetime(2026, 9, 23, tzinfo=IST).timestamp()) * 1000
+    assert (day_of(midnight - 1), day_of(midnight)) == (date(2026, 9, 22), date(2026, 9, 23))
+    box = make_box(node, make_customer(node))
+    node.clock.now_ms = midnight - 1  # type: ignore[attr-defined]
+    box.use_paise(1, midnight - 1)
+    send(node, box.segment())
+    node.clock.now_ms = midnight  # type: ignore[attr-defined]
+    box.use_paise(2, midnight)
+    send(node, box.segment(2))
+    assert statement(node, date(2026, 9, 22), date(2026, 9, 22)).usage == 10_000
+    assert statement(node, date(2026, 9, 23), date(2026, 9, 23)).usage == 20_000
+
+
+def test_use_reported_late_is_on_the_later_statement_under_its_own_day(node: Node) -> None:
+    box = make_box(node, make_customer(node))
+    used = today(node)
+    box.use_paise(100, START_MS + 1000)
+    closed = statement(node, used, used)
+    node.clock.now_ms = START_MS + 40 * DAY_MS  # type: ignore[attr-defined]
+    send(node, box.segment())
+    assert statement(node, used, used) == closed
+    later = statement(node, used + timedelta(1), today(node))
+    assert [(show_day(line.day), line.amount) for line in later.lines] == [(used, RUPEE)]
+
+
+def test_free_units_are_shown(node: Node) -> None:
+    box = make_box(node, make_customer(node))
+    box.use({Unit.TOKENS_OUT: 12, Unit.POINTS_OUT: 3})
+    send(node, box.segment())
+    lines = statement(node, today(node), today(node)).lines
+    assert [(Unit(line.unit), line.quantity, line.rate, line.amount) for line in lines] == [
+        (Unit.POINTS_OUT, 3, 40_000, 120),
+        (Unit.TOKENS_OUT, 12, 0, 0),
+    ]
