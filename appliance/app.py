@@ -6,9 +6,9 @@ from appliance.box import Box
 from appliance.gateway import errors
 from appliance.gateway.edge import Edge
 from appliance.gateway.limits import Limits
-from appliance.gateway.routes import health, openai, usage
+from appliance.gateway.routes import admin, health, openai, usage
 
-ROUTERS = (health.router, openai.router, usage.router)
+ROUTERS = (health.router, openai.router, usage.router, admin.router)
 
 
 def create_app(box: Box) -> FastAPI:

@@ -1,6 +1,10 @@
 """A running box: everything its routes work with, made once by whoever starts it."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.requests import Request
 
@@ -17,6 +21,16 @@ from sync.ledger import Ledger
 from sync.transport import NodeClient
 from sync.worker import SyncWorker
 
+Connect = Callable[[str, Identity], AbstractAsyncContextManager[NodeClient]]
+
+
+class ServedEngine(Engine, Protocol):
+    """An engine that serves what is active in the package store."""
+
+    async def reload(self) -> tuple[tuple[str, str], ...]:
+        """Serve what is active now; returns what could not be loaded and why."""
+        ...
+
 
 @dataclass(frozen=True)
 class Box:
@@ -25,11 +39,12 @@ class Box:
     settings: Settings
     clock: Clock
     identity: Identity
-    engine: Engine
+    engine: ServedEngine
     ledger: Ledger
     meter: CallMeter
     keys: Keys
     packages: Store
+    connect: Connect
     node: NodeClient | None
     worker: SyncWorker | None
     running: Running

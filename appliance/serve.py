@@ -9,7 +9,9 @@ import asyncio
 import logging
 import secrets
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -17,8 +19,7 @@ from granian.server.embed import Server
 
 from appliance import state
 from appliance.app import create_app
-from appliance.box import Box
-from appliance.engine.protocol import Engine
+from appliance.box import Box, Connect, ServedEngine
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.running import Running
 from appliance.meter import CallMeter
@@ -29,7 +30,7 @@ from models.store import Store
 from sync.clock import Clock
 from sync.identity import Identity, load_or_create
 from sync.ledger import Ledger
-from sync.transport import HttpNode, http_client
+from sync.transport import HttpNode, NodeClient, http_client
 from sync.worker import SyncWorker
 
 END_S = 5  # for what is left of streams after they were told to stop
@@ -41,8 +42,10 @@ class CannotListen(Exception):
     """The address is not to be had; the message says why and what to do."""
 
 
-async def serve(settings: Settings, engine: Engine, clock: Clock, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. The caller starts and stops the engine.
+async def serve(
+    settings: Settings, engine: ServedEngine, clock: Clock, stop: asyncio.Event, connect: Connect | None = None
+) -> None:
+    """Serve until `stop` is set. The caller starts and stops the engine; `connect` reaches a node (None: over HTTP).
 
     Raises CannotListen, StateError, DatabaseError, IdentityError, LedgerError before anything is served.
     """
@@ -51,7 +54,7 @@ async def serve(settings: Settings, engine: Engine, clock: Clock, stop: asyncio.
         check_address(settings.host, settings.port)
         while not stop.is_set():
             async with AsyncExitStack() as opened:
-                box = await _open(settings, engine, clock, opened)
+                box = await open_box(settings, engine, clock, connect or over_http(clock), opened)
                 await _listen(box, stop)
 
 
@@ -69,17 +72,28 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-async def _open(settings: Settings, engine: Engine, clock: Clock, opened: AsyncExitStack) -> Box:
+def over_http(clock: Clock) -> Connect:
+    """Reaches a node by its URL. Raises ValueError for a URL that is neither https nor loopback."""
+
+    @asynccontextmanager
+    async def connect(url: str, identity: Identity) -> AsyncIterator[NodeClient]:
+        async with http_client() as http:
+            yield HttpNode(url, http, identity, clock)
+
+    return connect
+
+
+async def open_box(
+    settings: Settings, engine: ServedEngine, clock: Clock, connect: Connect, opened: AsyncExitStack
+) -> Box:
     """The parts of the box, from what is in the state folder. `opened` closes them in reverse order."""
     identity = load_or_create(settings.state)
     database = open_database(settings.state)
     opened.callback(database.close)
     ledger = opened.enter_context(open_ledger(settings, identity, clock))
-    worker = None
-    node = None
+    node = worker = None
     if identity.enrolment is not None:
-        http = await opened.enter_async_context(http_client())
-        node = HttpNode(identity.enrolment.node_url, http, identity, clock)
+        node = await opened.enter_async_context(connect(identity.enrolment.node_url, identity))
         worker = SyncWorker(ledger, node, identity, clock, every_s=settings.sync_s)
         shipping = asyncio.create_task(worker.run(), name="sync")
         opened.push_async_callback(_end, shipping)
@@ -92,6 +106,7 @@ async def _open(settings: Settings, engine: Engine, clock: Clock, opened: AsyncE
         meter=CallMeter(ledger, clock),
         keys=Keys(database, clock),
         packages=Store(settings.store),
+        connect=connect,
         node=node,
         worker=worker,
         running=Running(settings.key_concurrency),
@@ -127,7 +142,7 @@ async def _listen(box: Box, stop: asyncio.Event) -> None:
     try:
         await asyncio.wait([serving, *ends], return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]
             await asyncio.wait([serving], timeout=settings.stop_s)
             box.running.stop_all()
             await asyncio.wait([serving], timeout=END_S)
@@ -138,6 +153,6 @@ async def _listen(box: Box, stop: asyncio.Event) -> None:
             await _end(task)
 
 
-async def _end(task: "asyncio.Task[object]") -> None:
+async def _end(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
+from appliance.store.keys import Key
 from sync.ledger import INDIA_MS, Total
 from sync.price import rupees
 from sync.record import Unit
@@ -26,3 +27,20 @@ def summed(totals: Iterable[Total]) -> dict[str, Any]:
         requests += total.quantity if total.unit is Unit.REQUESTS else 0
     meters = {meter: {"cost": rupees(costs[meter]), "units": units[meter]} for meter in sorted(units)}
     return {"requests": requests, "cost": rupees(sum(costs.values())), "meters": meters}
+
+
+def by_key(totals: Iterable[Total], keys: Iterable[Key]) -> dict[str, Any]:
+    """The sum of all, and under "keys" that of each key that used anything."""
+    found = list(totals)
+    names = {key.id: key for key in keys}
+    used = sorted({total.key_id for total in found})
+    shown = [
+        {
+            "id": key_id,
+            "name": names[key_id].name,
+            "hint": names[key_id].hint,
+            **summed(total for total in found if total.key_id == key_id),
+        }
+        for key_id in used
+    ]
+    return {**summed(found), "keys": shown}

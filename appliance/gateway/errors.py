@@ -7,6 +7,7 @@ import logging
 import traceback
 from typing import Any, NamedTuple
 
+import apsw
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +16,9 @@ from starlette.responses import JSONResponse
 from appliance.engine.protocol import EngineUnavailable, InvalidRequest, Overloaded, TooLong, UnknownModel
 from appliance.meter import AlreadyRecorded, LeaseExpired, NotEnrolled, PaymentRequired
 from appliance.store.keys import KeyRefused
-from sync.errors import LedgerError
+from models.errors import NotInstalled, PackageError, StoreError
+from sync.errors import Conflict as Conflicting
+from sync.errors import IdentityError, LedgerError, NodeError, Refused
 
 log = logging.getLogger("nukkad.gateway")
 
@@ -113,6 +116,14 @@ TABLE: dict[type[Exception], Told] = {
     LeaseExpired: Told(402, "payment_required", "lease_expired"),
     NotEnrolled: Told(403, "permission_error", "not_enrolled"),
     KeyRefused: Told(400, "invalid_request_error", "invalid_value"),
+    apsw.Error: Told(503, "server_error", "store_unavailable", 30),
+    PackageError: Told(400, "invalid_request_error", "invalid_package"),
+    StoreError: Told(409, "invalid_request_error", "conflict"),
+    NotInstalled: Told(404, "invalid_request_error", "not_installed"),
+    IdentityError: Told(409, "invalid_request_error", "conflict"),
+    NodeError: Told(503, "server_error", "node_unavailable", 30),
+    Refused: Told(409, "invalid_request_error", "refused_by_node"),
+    Conflicting: Told(409, "invalid_request_error", "conflict_with_node"),
     LedgerError: Told(503, "server_error", "ledger_unavailable", 30),
 }
 UNEXPECTED = Told(500, "server_error", "internal_error")
@@ -131,7 +142,9 @@ def body(error: Exception) -> dict[str, Any]:
     """The JSON of a refusal. An unexpected failure tells nothing of itself: its message might hold a prompt."""
     told = tell(error)
     message = str(error)
-    if told is UNEXPECTED:
+    if isinstance(error, apsw.Error):
+        message = "the box's own store cannot be used now: its disk may be full or failing"
+    elif told is UNEXPECTED:
         message = "the box failed to answer this request; nothing was billed; its log names the place"
     elif isinstance(error, HTTPException):
         message = f"{error.detail}: GET /openapi.json lists every route"

@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -32,6 +33,17 @@ class Key:
     hint: str
     created_ms: int
     revoked_ms: int | None
+
+    def shown(self) -> dict[str, Any]:
+        """JSON-ready; times in ISO 8601 UTC."""
+        revoked = None if self.revoked_ms is None else _time(self.revoked_ms)
+        return {
+            "id": self.id,
+            "name": self.name,
+            "hint": self.hint,
+            "created": _time(self.created_ms),
+            "revoked": revoked,
+        }
 
 
 class Keys:
@@ -92,6 +104,10 @@ class Keys:
         row: tuple[Any, ...] | None = self._database.execute(sql, values).fetchone()
         assert row is not None
         return row
+
+
+def _time(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _digest(secret: str) -> bytes:

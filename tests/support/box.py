@@ -1,0 +1,116 @@
+"""A box to test with: real ledger, meter, keys and sync worker in a temporary folder; the engine and the node are fakes."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+
+from appliance.app import create_app
+from appliance.box import Box
+from appliance.serve import open_box, serve
+from appliance.settings import Settings
+from appliance.store.database import open_database
+from appliance.store.keys import Keys
+from sync.enrol import enrol
+from sync.identity import Identity, load_or_create
+from sync.transport import NodeClient
+from tests.support.fake_engine import FakeEngine
+from tests.support.held_clock import HeldClock
+from tests.support.house import answers, free_port, wait_until
+from tests.support.memory_node import MemoryNode
+
+WALLET = 500_000_000  # micro-rupees: ₹500
+
+
+class TestEngine(FakeEngine):
+    """The fake engine with a package store to reload from."""
+
+    __test__ = False
+    refused: tuple[tuple[str, str], ...] = ()
+
+    async def reload(self) -> tuple[tuple[str, str], ...]:
+        return self.refused
+
+
+class Street:
+    """One box's surroundings: its folder, clock, engine, and the node it is enrolled with."""
+
+    def __init__(self, folder: Path, wallet: int = WALLET) -> None:
+        self.folder = folder / "box"
+        self.clock = HeldClock()
+        self.engine = TestEngine()
+        self.node = MemoryNode(b"", self.clock, wallet)
+
+    @asynccontextmanager
+    async def connect(self, _: str, __: Identity) -> AsyncIterator[NodeClient]:
+        yield self.node
+
+    async def enrol(self) -> None:
+        await enrol(self.folder, load_or_create(self.folder), self.node, "GOOD-CODE")
+
+    def new_key(self, name: str = "shop") -> str:
+        database = open_database(self.folder)
+        try:
+            return Keys(database, self.clock).create(name)[1]
+        finally:
+            database.close()
+
+    @asynccontextmanager
+    async def box(self, **settings: int | str) -> AsyncIterator[Box]:
+        """The box, opened; synced once when it is enrolled, so that it has a lease."""
+        chosen = Settings(state=self.folder, **settings)  # type: ignore[arg-type]
+        async with AsyncExitStack() as opened:
+            box = await open_box(chosen, self.engine, self.clock, self.connect, opened)
+            if box.worker is not None:
+                await box.worker.sync_now()
+            yield box
+
+    @asynccontextmanager
+    async def caller(self, box: Box, token: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of the app without a network. Without a token it carries a fresh key."""
+        transport = httpx.ASGITransport(create_app(box), raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {token or box.keys.create('test')[1]}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+            yield client
+
+
+class Served:
+    """A box behind the real server, in a thread of its own."""
+
+    def __init__(self, street: Street, port: int, key: str) -> None:
+        self.street = street
+        self.port = port
+        self.key = key
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def served(street: Street, **settings: int | str) -> Iterator[Served]:
+    port = free_port()
+    key = asyncio.run(_enrolled(street))
+    chosen = Settings(state=street.folder, port=port, **settings)  # type: ignore[arg-type]
+    stop = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await serve(chosen, street.engine, street.clock, stop, street.connect)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz") or not thread.is_alive(), "the box is ready", 20)
+        yield Served(street, port, key)
+    finally:
+        if thread.is_alive():
+            loops[0].call_soon_threadsafe(stop.set)
+        thread.join(30)
+        assert not thread.is_alive(), "the box did not stop"
+
+
+async def _enrolled(street: Street) -> str:
+    await street.enrol()
+    return street.new_key()
