@@ -16,7 +16,7 @@ _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
 
 
 def encode(value: Value) -> bytes:
-    """Raises TypeError for a type outside the subset, OverflowError for an integer beyond 64 bits."""
+    """Raises TypeError or ValueError for what is outside the subset, OverflowError for an integer beyond 64 bits."""
     out = bytearray()
     _write(out, value)
     return bytes(out)

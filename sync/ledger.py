@@ -9,8 +9,7 @@ Prepaid leases bound the first, and the node's receipt (which holds the link of 
 
 import fcntl
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
@@ -120,7 +119,7 @@ class Ledger:
         self.path = path
         self._device, self._epoch, self._boot, self._clock, self._node_key = device, epoch, boot, clock, node_key
         self._read_lock = threading.Lock()
-        with ExitStack() as opening, self._disk():
+        with self._disk(), ExitStack() as opening:
             opening.enter_context(_lock(path))
             path.touch(mode=0o600)
             self._write = _connect(path, vfs)
@@ -136,7 +135,8 @@ class Ledger:
     def close(self) -> None:
         """Writes what waits, then lets the file go. Appends are refused from the call on."""
         self._jobs.close()
-        self._opened.close()
+        with self._disk():
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -224,12 +224,13 @@ class Ledger:
         # One statement, so that the last record and the totals are of the same moment.
         kept = self._read("SELECT last, totals.* FROM (SELECT max(seq) AS last FROM records) LEFT JOIN totals")
         last = kept[0][0] or 0
-        before, sums = self.row(after), Counter[tuple[Any, ...]]()
+        before = self.row(after)
+        sums: dict[tuple[Any, ...], tuple[int, int]] = {}
         while before.seq < last and (rows := self.rows(before.seq)):
             for row in rows[: last - before.seq]:
                 self._verify_row(before, row, sums)
                 before = row
-        if after == 0 and last and sums != _sums(row[1:] for row in kept):
+        if after == 0 and sums != {row[1:6]: row[6:] for row in kept if row[1] is not None}:
             raise self._corrupt("the totals are not the sums of the records")
         return before.seq - after
 
@@ -333,7 +334,7 @@ class Ledger:
             raise ValueError("receipt.lease.from_seq: beyond what is acknowledged")
         return receipt
 
-    def _verify_row(self, before: Row, row: Row, sums: Counter[tuple[Any, ...]]) -> None:
+    def _verify_row(self, before: Row, row: Row, sums: dict[tuple[Any, ...], tuple[int, int]]) -> None:
         """Raises LedgerCorrupt unless `row` follows from `before`; adds what it used to `sums`."""
         try:
             record = decode(row.data)
@@ -348,7 +349,9 @@ class Ledger:
         lines = _lines(record, book)
         if row.total != before.total + sum(line[-1] for line in lines):
             raise self._corrupt(f"the total at record {row.seq} is not the sum of the costs")
-        sums.update(_sums(lines))
+        for *group, quantity, amount in lines:
+            sum_before = sums.get(tuple(group), (0, 0))
+            sums[tuple(group)] = (sum_before[0] + quantity, sum_before[1] + amount)
 
     def _read(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
         with self._read_lock, self._disk():
@@ -385,15 +388,6 @@ def _lines(record: Record, book: PriceBook) -> list[tuple[Any, ...]]:
         for unit, quantity in draft.units.items()
         if quantity
     ]
-
-
-def _sums(lines: Iterable[Sequence[Any]]) -> Counter[tuple[Any, ...]]:
-    """Quantity (True) and amount (False) of each group."""
-    sums = Counter[tuple[Any, ...]]()
-    for *group, quantity, amount in lines:
-        sums[(True, *group)] += quantity
-        sums[(False, *group)] += amount
-    return sums
 
 
 def _schema(connection: apsw.Connection) -> list[Any]:
