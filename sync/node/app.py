@@ -64,6 +64,7 @@ def _unavailable(_request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _failed(_request: Request, _error_logged: Exception) -> JSONResponse:
-    """Starlette logs the error itself after this answer."""
+def _failed(request: Request, error: Exception) -> JSONResponse:
+    """The server's own log is off, so this is the one place that says what went wrong."""
+    log.error("%s %s failed", request.method, getattr(request.scope.get("route"), "path", "?"), exc_info=error)
     return _error(500, "internal", "the node failed; its log says how, and nothing of this request was kept")

@@ -15,7 +15,11 @@ from sync.node.errors import NodeError
 from sync.node.settings import read_settings
 from sync.node.tables import print_customers, print_prices, print_statement, print_topups, print_trial_balance
 
-app = typer.Typer(help="The billing node: takes segments, bills, and credits top-ups.", no_args_is_help=True)
+app = typer.Typer(
+    help="The billing node: takes segments, bills, and credits top-ups.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they hold the operator's token
+)
 customer_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 app.add_typer(customer_app, name="customer")
 
@@ -153,6 +157,6 @@ def _explained() -> Iterator[None]:
     """The edge of the process: what went wrong in one sentence, and status 1."""
     try:
         yield
-    except NodeError as error:
+    except (NodeError, OSError) as error:
         typer.echo(f"nukkad node: {error}", err=True)
         raise typer.Exit(1) from None

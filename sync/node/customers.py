@@ -51,5 +51,8 @@ def list_all(connection: Connection) -> list[Customer]:
 
 
 def lock(connection: Connection, id: str) -> None:
-    """Until the transaction ends, nobody else bills, credits or leases to this customer."""
-    connection.execute("select 1 from customers where id = %s for update", (id,))
+    """Until the transaction ends, nobody else bills, credits or leases to this customer.
+
+    Rows that merely refer to the customer may still be added, else two writers could wait for each other.
+    """
+    connection.execute("select 1 from customers where id = %s for no key update", (id,))

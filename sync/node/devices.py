@@ -42,7 +42,7 @@ def find_newest(connection: Connection, device: bytes) -> Epoch | None:
 
 def lock(connection: Connection, device: bytes) -> None:
     """Until the transaction ends, nobody else takes this device's records."""
-    connection.execute("select 1 from devices where id = %s for update", (device,))
+    connection.execute("select 1 from devices where id = %s for no key update", (device,))
 
 
 def begin_epoch(connection: Connection, device: bytes, customer: str, public_key: bytes, now_ms: int) -> int:

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from sync.node.errors import NodeError
 
@@ -26,6 +27,7 @@ START_S_MAX = 60
 STOP_S_MAX = 30
 RESTARTS_MAX = 5  # in a row; a server that ran for a minute counts anew
 LOG_BYTES_MAX = 1 << 20
+SOCKET_FOLDER_MAX = 80  # bytes, which leaves room for the socket's own name
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,10 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """Goes through a descriptor of this process, for a socket's path may have 107 bytes, and folders lie deep."""
-        return f"host=/proc/{os.getpid()}/fd/{self._socket_folder} user=postgres dbname=postgres"
+        """A deep folder is reached through a descriptor of this process, for a socket's path may have 107 bytes."""
+        deep = len(os.fsencode(self._data)) > SOCKET_FOLDER_MAX
+        host = f"/proc/{os.getpid()}/fd/{self._socket_folder}" if deep else str(self._data)
+        return make_conninfo(host=host, user="postgres", dbname="postgres")
 
     @property
     def pid(self) -> int:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from granian.constants import Interfaces
@@ -24,6 +25,7 @@ from sync.node.settings import PAYEE_UNSET, Settings
 from sync.node.state import hold_state, load_key, load_token, public_bytes
 
 BACKLOG = 128
+CONNECT_S_MAX = 10
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
             stack.callback(postgres.stop)
             postgres.start()
             dsn = postgres.dsn
+        _check_answer(dsn)
         database = Database(dsn, settings.connections)
         stack.callback(database.close)
         database.open()
@@ -94,6 +97,14 @@ def _claim(connection: Connection, public_key: bytes) -> None:
         raise NodeError(
             "this database belongs to a node with another key: copy that node's node.key into this state folder"
         )
+
+
+def _check_answer(dsn: str) -> None:
+    """A wrong DSN is named before anything waits for it."""
+    try:
+        psycopg.connect(dsn, connect_timeout=CONNECT_S_MAX).close()
+    except psycopg.Error as error:
+        raise NodeError(f"NUKKAD_NODE_DSN: no database answers: {str(error).strip()}") from None
 
 
 def _check_port(settings: Settings) -> None:

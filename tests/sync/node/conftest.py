@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg.conninfo import make_conninfo
 
 from sync.node.context import Node
 from sync.node.database import Database
@@ -41,7 +42,7 @@ def empty_dsn(server: Postgres) -> str:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         connection.execute(f"create database {name}".encode())
-    return server.dsn.replace("dbname=postgres", f"dbname={name}")
+    return make_conninfo(server.dsn, dbname=name)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from sync.node.context import Node
 from sync.price import cost
 from sync.record import Meter, Unit, decode
 from sync.segment import Lease
-from tests.sync.node.world import BOOK, RUPEE, Box, make_box, make_customer, pay, send
+from tests.sync.node.world import BOOK, RUPEE, Box, join, make_box, make_customer, pay, send
 
 ALLOWANCE = 20 * RUPEE
 HOUR_MS = 3600 * 1000
@@ -65,6 +65,14 @@ def test_what_a_lost_answer_may_have_granted_stays_held(node: Node, customer: st
     send(node, first.segment(2))
     lease = send(node, second.heartbeat()).lease
     assert lease.granted + lease.allowance == 50 * RUPEE
+
+
+def test_a_box_set_up_again_has_credit_at_once(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    box = make_box(node, customer)
+    assert amounts(send(node, box.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
+    again = join(node, customer, box.device, box.key)
+    assert amounts(send(node, again.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
 
 
 def test_an_expired_lease_is_held_until_it_is_written_off(node: Node, customer: str) -> None:

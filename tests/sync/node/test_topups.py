@@ -1,7 +1,9 @@
 """Money comes in once, whoever confirms it how often."""
 
 import threading
+from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from sync.node import accounts, customers, topups
@@ -168,3 +170,30 @@ def test_one_utr_from_many_threads_at_once_credits_once(node: Node, same_custome
     assert done.count("utr_used") == (0 if same_customer else 3)
     assert count(node, "select count(*) from payments") == 1
     assert balances(node) == (100 * RUPEE, 100 * RUPEE, 0)
+
+
+def test_requests_and_segments_at_once_never_wait_for_each_other(node: Node) -> None:
+    """A request locks the customer and refers to the device; a segment locks the device and then the customer."""
+    box = make_box(node, "sharma", seed=3)
+    failures: list[Exception] = []
+
+    def repeat(act: Callable[[int], object]) -> None:
+        try:
+            for number in range(40):
+                act(number)
+        except psycopg.Error as error:
+            failures.append(error)
+
+    def ask(number: int) -> object:
+        with node.database.transaction() as connection:
+            return topups.request(
+                connection, "sharma", box.device, f"request-{number}", 500, now_ms=number, random=node.random
+            )
+
+    acts: list[Callable[[int], object]] = [ask, lambda number: send(node, box.heartbeat())]
+    threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -1,0 +1,72 @@
+"""What a node does at each start before it serves: tables, its key, its prices."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sync.node import books
+from sync.node.context import Node
+from sync.node.errors import NodeError
+from sync.node.ingest import ingest
+from sync.node.serve import prepare
+from sync.node.settings import Settings
+from sync.price import PriceBook
+from sync.record import Meter, Unit
+from sync.segment import Receipt
+from tests.sync.node.world import BOOK, START_MS, balances, make_box, make_customer, send
+
+
+def write_book(tmp_path: Path, effective_ms: int, rate: int = 5_000) -> Settings:
+    book = PriceBook("test", effective_ms, {Meter.CHAT: {Unit.POINTS_IN: rate}})
+    path = tmp_path / "prices.json"
+    path.write_bytes(book.to_json())
+    return Settings(prices=path)
+
+
+def in_force(node: Node, time_ms: int) -> str:
+    with node.database.snapshot() as connection:
+        return books.in_force(connection, time_ms).version
+
+
+def test_a_second_start_changes_nothing(node: Node) -> None:
+    prepare(node.settings, node.database, node.key, node.clock)
+    assert balances(node) == (0, 0, 0)
+
+
+def test_a_database_keeps_to_one_key(node: Node) -> None:
+    with pytest.raises(NodeError, match=r"node\.key"):
+        prepare(node.settings, node.database, Ed25519PrivateKey.generate(), node.clock)
+
+
+def test_a_new_book_comes_into_force_on_its_day(node: Node, tmp_path: Path) -> None:
+    prepare(write_book(tmp_path, START_MS + 1000), node.database, node.key, node.clock)
+    assert in_force(node, START_MS + 999) == BOOK.version
+    assert in_force(node, START_MS + 1000) == "test"
+
+
+def test_records_are_rated_by_the_book_they_name(node: Node, tmp_path: Path) -> None:
+    box = make_box(node, make_customer(node))
+    settings = write_book(tmp_path, START_MS - 1000)
+    prepare(settings, node.database, node.key, node.clock)
+    receipt = send(node, box.heartbeat())
+    new = PriceBook.from_json(receipt.price_book)
+    assert new.version == "test"
+    box.use({Unit.POINTS_IN: 1000})
+    box.use({Unit.POINTS_IN: 1000}, price_book=new.digest)
+    answer = Receipt.from_bytes(ingest(node, box.segment()).payload)
+    assert answer.balance == -(10_000 + 5_000)
+
+
+def test_without_a_book_in_force_the_node_does_not_start(node: Node) -> None:
+    with node.database.snapshot() as connection, pytest.raises(NodeError, match="NUKKAD_NODE_PRICES"):
+        books.in_force(connection, BOOK.effective_ms - 1)
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"version": "1", "effective_ms": 1.5, "rates": {}}'])
+def test_a_bad_file_of_prices_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "prices.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(NodeError, match="NUKKAD_NODE_PRICES"):
+        books.load(Settings(prices=path))
