@@ -14,7 +14,8 @@ from sync.node.database import Database
 from sync.node.postgres import Postgres
 from sync.node.serve import prepare
 from sync.node.settings import Settings
-from tests.sync.node.world import START_MS, HandClock
+from tests.support.held_clock import HeldClock
+from tests.sync.node.world import START_MS
 
 # Children first; deleting is many times faster than a new database. The role keeps the append-only triggers silent.
 _EMPTY = "set local session_replication_role = replica;" + ";".join(
@@ -54,9 +55,13 @@ def shared_database(server: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def node(shared_database: Database) -> Node:
+def clock() -> HeldClock:
+    return HeldClock(START_MS)
+
+
+@pytest.fixture
+def node(shared_database: Database, clock: HeldClock) -> Node:
     key = Ed25519PrivateKey.from_private_bytes(b"n" * 32)
-    clock = HandClock(START_MS)
     settings = Settings(payee_vpa="nukkad@examplebank", payee_name="Nukkad Test")
     with shared_database.transaction() as connection:
         if connection.execute("select to_regclass('identity')").fetchone() != (None,):

@@ -6,6 +6,7 @@ import pytest
 from sync.node import accounts
 from sync.node.accounts import post
 from sync.node.context import Node
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import START_MS, balances, make_box, make_customer, pay, send
 
 
@@ -53,9 +54,9 @@ def test_what_was_posted_never_changes(node: Node, table: str, change: str) -> N
         connection.execute(change.format(table, column=column).encode())
 
 
-def test_balances_before_a_time(node: Node) -> None:
+def test_balances_before_a_time(node: Node, clock: HeldClock) -> None:
     for number, time_ms in enumerate((START_MS, START_MS + 10)):
-        node.clock.now_ms = time_ms  # type: ignore[attr-defined]
+        clock.now_ms = time_ms
         pay(node, "sharma", 500, f"{number:012}")
     with node.database.snapshot() as connection:
         seen = [accounts.balance_before(connection, "sharma", START_MS + after) for after in (0, 1, 10, 11)]

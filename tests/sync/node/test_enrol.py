@@ -9,6 +9,7 @@ from sync.node import codes
 from sync.node.context import Node
 from sync.node.enrol import enrol
 from sync.node.errors import Refusal
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import count, make_customer
 
 DEVICE, KEY = b"d" * 16, b"k" * 32
@@ -35,10 +36,10 @@ def wrong(code: str) -> str:
     return code[:-1] + ("0" if code[-1] != "0" else "1")
 
 
-def test_a_code_enrols_and_answers_the_same_again(node: Node, code: str) -> None:
+def test_a_code_enrols_and_answers_the_same_again(node: Node, clock: HeldClock, code: str) -> None:
     first = enrol(node, code, DEVICE, KEY)
     assert (first.customer, first.epoch) == ("sharma", 1)
-    node.clock.now_ms += codes.LIFE_MS * 3  # type: ignore[attr-defined]
+    clock.now_ms += codes.LIFE_MS * 3
     assert enrol(node, code, DEVICE, KEY) == first
     assert count(node, "select count(*) from epochs") == 1
 
@@ -63,8 +64,8 @@ def test_a_device_stays_with_its_customer(node: Node, code: str) -> None:
     assert enrol(node, other, b"e" * 16, KEY).customer == "other"
 
 
-def test_a_code_expires(node: Node, code: str) -> None:
-    node.clock.now_ms += codes.LIFE_MS + 1  # type: ignore[attr-defined]
+def test_a_code_expires(node: Node, clock: HeldClock, code: str) -> None:
+    clock.now_ms += codes.LIFE_MS + 1
     assert refused(node, code) == "bad_code"
 
 
@@ -99,7 +100,7 @@ def test_a_code_is_kept_only_as_a_hash(node: Node, code: str) -> None:
     assert code[5:10] not in kept and code[11:] not in kept
 
 
-def test_codes_long_past_are_forgotten(node: Node, code: str) -> None:
-    node.clock.now_ms += codes.LIFE_MS + 25 * 3600 * 1000  # type: ignore[attr-defined]
+def test_codes_long_past_are_forgotten(node: Node, clock: HeldClock, code: str) -> None:
+    clock.now_ms += codes.LIFE_MS + 25 * 3600 * 1000
     issue(node)
     assert count(node, "select count(*) from codes") == 1

@@ -15,6 +15,7 @@ from sync.node.ingest import Gap, ingest
 from sync.price import cost
 from sync.record import FIRST_LINK, Meter, Unit, decode
 from sync.segment import Receipt, Segment
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import BOOK, RUPEE, START_MS, Box, balances, count, join, make_box, make_customer, pay, send
 
 
@@ -82,9 +83,9 @@ def test_a_gap_names_the_head(node: Node, box: Box) -> None:
     assert send(node, box.segment(3)).acked == 4
 
 
-def test_a_heartbeat_renews_the_lease(node: Node, box: Box) -> None:
+def test_a_heartbeat_renews_the_lease(node: Node, clock: HeldClock, box: Box) -> None:
     first = send(node, box.heartbeat())
-    node.clock.now_ms += 60_000  # type: ignore[attr-defined]
+    clock.now_ms += 60_000
     second = send(node, box.heartbeat())
     assert second.lease.expires_ms == first.lease.expires_ms + 60_000
     assert second.lease.lease_id != first.lease.lease_id
@@ -178,10 +179,10 @@ def test_free_use_is_kept_and_posts_nothing(node: Node, box: Box) -> None:
     assert count(node, "select count(*) from entries") == 0
 
 
-def test_use_is_dated_in_order_and_never_in_the_future(node: Node, box: Box) -> None:
+def test_use_is_dated_in_order_and_never_in_the_future(node: Node, clock: HeldClock, box: Box) -> None:
     for wall_ms in (START_MS + 10, START_MS - 10**9, START_MS + 50, START_MS + 10**12, START_MS + 60):
         box.use_paise(1, wall_ms)
-    node.clock.now_ms += 100  # type: ignore[attr-defined]
+    clock.now_ms += 100
     send(node, box.segment())
     with node.database.snapshot() as connection:
         dated = [row[0] - START_MS for row in connection.execute("select used_ms from records order by seq")]
@@ -230,13 +231,13 @@ def test_one_segment_from_many_threads_at_once(node: Node, box: Box) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_replay_and_disorder_give_the_same_bill(node: Node, seed: int) -> None:
+def test_loss_replay_and_disorder_give_the_same_bill(node: Node, clock: HeldClock, seed: int) -> None:
     """Boxes of two customers send random runs of what they have, again and again, while money is paid in."""
     dice = random.Random(seed)
     boxes = [make_box(node, make_customer(node, f"shop-{n % 2}"), seed=n) for n in range(3)]
     paid: Counter[str] = Counter()
     for step in range(60):
-        node.clock.now_ms += dice.randrange(100_000)  # type: ignore[attr-defined]
+        clock.now_ms += dice.randrange(100_000)
         box = dice.choice(boxes)
         for _ in range(dice.randrange(4)):
             units = {unit: dice.randrange(1, 3000) for unit in dice.sample(list(Unit), dice.randrange(4))}

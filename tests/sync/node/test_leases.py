@@ -9,6 +9,7 @@ from sync.node.context import Node
 from sync.price import cost
 from sync.record import Meter, Unit, decode
 from sync.segment import Lease
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import BOOK, RUPEE, Box, join, make_box, make_customer, pay, send
 
 ALLOWANCE = 20 * RUPEE
@@ -75,14 +76,14 @@ def test_a_box_set_up_again_has_credit_at_once(node: Node, customer: str) -> Non
     assert amounts(send(node, again.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
 
 
-def test_an_expired_lease_is_held_until_it_is_written_off(node: Node, customer: str) -> None:
+def test_an_expired_lease_is_held_until_it_is_written_off(node: Node, clock: HeldClock, customer: str) -> None:
     lost, other = make_box(node, customer, 1), make_box(node, customer, 2)
     lease = send(node, lost.heartbeat()).lease
     assert lease.allowance == ALLOWANCE // 2
-    node.clock.now_ms = lease.expires_ms + leases.WRITE_OFF_MS - 1  # type: ignore[attr-defined]
+    clock.now_ms = lease.expires_ms + leases.WRITE_OFF_MS - 1
     held = send(node, other.heartbeat()).lease
     assert held.allowance == ALLOWANCE // 2
-    node.clock.now_ms += 1  # type: ignore[attr-defined]
+    clock.now_ms += 1
     assert send(node, other.heartbeat()).lease.allowance == ALLOWANCE
 
 

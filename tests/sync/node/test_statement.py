@@ -12,6 +12,7 @@ from sync.node import customers
 from sync.node.context import Node
 from sync.node.statement import IST, Statement, day_of, make_statement, show_day
 from sync.record import Meter, Unit, decode
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import BOOK, RUPEE, START_MS, make_box, make_customer, pay, send
 
 DAY_MS = 24 * 3600 * 1000
@@ -27,7 +28,7 @@ def today(node: Node) -> date:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_statement_is_what_the_boxes_counted(node: Node, seed: int) -> None:
+def test_a_statement_is_what_the_boxes_counted(node: Node, clock: HeldClock, seed: int) -> None:
     dice = random.Random(seed)
     make_customer(node)
     make_box(node, make_customer(node, "other"), seed=99)
@@ -35,7 +36,7 @@ def test_a_statement_is_what_the_boxes_counted(node: Node, seed: int) -> None:
     expected: Counter[tuple[date, str, str]] = Counter()
     exact = Fraction(0)
     for day in range(4):
-        node.clock.now_ms = START_MS + (day + 1) * DAY_MS  # type: ignore[attr-defined]
+        clock.now_ms = START_MS + (day + 1) * DAY_MS
         for box in boxes:
             sent = len(box.records)
             for second in range(dice.randrange(20)):
@@ -58,11 +59,11 @@ def test_a_statement_is_what_the_boxes_counted(node: Node, seed: int) -> None:
         assert all(decode(data).device == box.device for data in box.records)
 
 
-def test_periods_join_without_gap_or_overlap(node: Node) -> None:
+def test_periods_join_without_gap_or_overlap(node: Node, clock: HeldClock) -> None:
     box = make_box(node, make_customer(node))
     start = today(node)
     for day in range(6):
-        node.clock.now_ms = START_MS + day * DAY_MS  # type: ignore[attr-defined]
+        clock.now_ms = START_MS + day * DAY_MS
         box.use_paise(100 + day, node.clock.wall_ms())
         send(node, box.segment(day + 1))
         pay(node, "sharma", 1000 + day, f"{day:012}")
@@ -76,27 +77,27 @@ def test_periods_join_without_gap_or_overlap(node: Node) -> None:
     assert sum(part.paid_paise for part in parts) == whole.paid_paise == 6015
 
 
-def test_a_day_begins_at_midnight_in_india(node: Node) -> None:
+def test_a_day_begins_at_midnight_in_india(node: Node, clock: HeldClock) -> None:
     assert day_of(START_MS) == datetime.fromtimestamp(START_MS // 1000, IST).date()
     midnight = int(datetime(2026, 9, 23, tzinfo=IST).timestamp()) * 1000
     assert (day_of(midnight - 1), day_of(midnight)) == (date(2026, 9, 22), date(2026, 9, 23))
     box = make_box(node, make_customer(node))
-    node.clock.now_ms = midnight - 1  # type: ignore[attr-defined]
+    clock.now_ms = midnight - 1
     box.use_paise(1, midnight - 1)
     send(node, box.segment())
-    node.clock.now_ms = midnight  # type: ignore[attr-defined]
+    clock.now_ms = midnight
     box.use_paise(2, midnight)
     send(node, box.segment(2))
     assert statement(node, date(2026, 9, 22), date(2026, 9, 22)).usage == 10_000
     assert statement(node, date(2026, 9, 23), date(2026, 9, 23)).usage == 20_000
 
 
-def test_use_reported_late_is_on_the_later_statement_under_its_own_day(node: Node) -> None:
+def test_use_reported_late_is_on_the_later_statement_under_its_own_day(node: Node, clock: HeldClock) -> None:
     box = make_box(node, make_customer(node))
     used = today(node)
     box.use_paise(100, START_MS + 1000)
     closed = statement(node, used, used)
-    node.clock.now_ms = START_MS + 40 * DAY_MS  # type: ignore[attr-defined]
+    clock.now_ms = START_MS + 40 * DAY_MS
     send(node, box.segment())
     assert statement(node, used, used) == closed
     later = statement(node, used + timedelta(1), today(node))

@@ -10,6 +10,7 @@ from sync.node import accounts, customers, topups
 from sync.node.context import Node
 from sync.node.errors import Refusal
 from sync.node.topups import Confirmation, StoredTopUp
+from tests.support.held_clock import HeldClock
 from tests.sync.node.world import RUPEE, balances, count, make_box, make_customer, send
 
 UTR, OTHER = "412345678901", "HDFCR52026092112345678"
@@ -111,9 +112,9 @@ def test_a_paid_standing_topup_is_replaced(node: Node) -> None:
     assert wallet(node) == 12_445 * 10_000
 
 
-def test_money_that_comes_late_is_credited(node: Node) -> None:
+def test_money_that_comes_late_is_credited(node: Node, clock: HeldClock) -> None:
     topup = request(node)
-    node.clock.now_ms += topups.LIFE_MS + 1  # type: ignore[attr-defined]
+    clock.now_ms += topups.LIFE_MS + 1
     assert topup.status(node.clock.wall_ms()) == "expired"
     assert confirm(node, topup).credited
     assert wallet(node) == 500 * RUPEE
@@ -133,13 +134,13 @@ def test_small_letters_are_the_same_utr(node: Node) -> None:
     assert not confirm(node, topup, OTHER).credited
 
 
-def test_a_device_cannot_open_topups_without_end(node: Node) -> None:
+def test_a_device_cannot_open_topups_without_end(node: Node, clock: HeldClock) -> None:
     for number in range(topups.OPEN_MAX):
         request(node, request_id=f"request-{number}")
     with pytest.raises(Refusal) as caught:
         request(node, request_id="one-too-many")
     assert caught.value.status == 429
-    node.clock.now_ms += topups.LIFE_MS + 1  # type: ignore[attr-defined]
+    clock.now_ms += topups.LIFE_MS + 1
     request(node, request_id="one-too-many")
 
 

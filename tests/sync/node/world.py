@@ -20,17 +20,6 @@ BOOK = default_book()
 
 
 @dataclass
-class HandClock:
-    now_ms: int
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    def monotonic_ns(self) -> int:
-        return self.now_ms * 1_000_000
-
-
-@dataclass
 class Box:
     """Makes records and segments as a box does, without its ledger."""
 
