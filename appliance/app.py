@@ -6,16 +6,14 @@ from appliance.box import Box
 from appliance.gateway import errors
 from appliance.gateway.edge import Edge
 from appliance.gateway.limits import Limits
-from appliance.gateway.routes import admin, health, openai, usage
-
-ROUTERS = (health.router, openai.router, usage.router, admin.router)
+from appliance.gateway.routes import routers
 
 
 def create_app(box: Box) -> FastAPI:
     """The routes of a box. Starts nothing and owns nothing: whoever made the parts of the box closes them."""
     app = FastAPI(title="Nukkad", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.box = box
-    for router in ROUTERS:
+    for router in routers:
         app.include_router(router)
     errors.install(app)
     settings = box.settings

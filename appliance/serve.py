@@ -8,16 +8,15 @@ Granian's own supervisor would add a third process and a second interpreter for 
 import asyncio
 import logging
 import secrets
-import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from appliance import state
+from appliance import address, state
 from appliance.app import create_app
 from appliance.box import Box, Connect, ServedEngine
 from appliance.gateway.metrics import Metrics
@@ -38,38 +37,28 @@ END_S = 5  # for what is left of streams after they were told to stop
 log = logging.getLogger("nukkad")
 
 
-class CannotListen(Exception):
-    """The address is not to be had; the message says why and what to do."""
+@contextmanager
+def claimed(settings: Settings) -> Iterator[None]:
+    """Inside, the state folder and the address are this process's. Raises StateError, AddressError."""
+    state.prepare(settings.state)
+    with state.hold(settings.state):
+        address.check(settings.host, settings.port)
+        address.note(settings.state, settings.host, settings.port)
+        yield
 
 
 async def serve(
     settings: Settings, engine: ServedEngine, clock: Clock, stop: asyncio.Event, connect: Connect | None = None
 ) -> None:
-    """Serve until `stop` is set. The caller starts and stops the engine; `connect` reaches a node (None: over HTTP).
+    """Serve until `stop` is set. `connect` reaches a node; None: over HTTP.
 
-    Raises CannotListen, StateError, DatabaseError, IdentityError, LedgerError before anything is served.
+    The caller has claimed folder and address, and starts and stops the engine. Raises DatabaseError, IdentityError,
+    LedgerError before anything is served.
     """
-    state.prepare(settings.state)
-    with state.hold(settings.state):
-        check_address(settings.host, settings.port)
-        while not stop.is_set():
-            async with AsyncExitStack() as opened:
-                box = await open_box(settings, engine, clock, connect or over_http(clock), opened)
-                await _listen(box, stop)
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises CannotListen. Granian shares a taken port silently with whoever else allows it, so this looks first."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or choose with NUKKAD_HOST and "
-            "NUKKAD_PORT"
-        ) from error
+    while not stop.is_set():
+        async with AsyncExitStack() as opened:
+            box = await open_box(settings, engine, clock, connect or over_http(clock), opened)
+            await _listen(box, stop)
 
 
 def over_http(clock: Clock) -> Connect:

@@ -44,7 +44,7 @@ class Settings:
     host: str = field(
         default="127.0.0.1", metadata=_any("Address to listen on; anything but loopback opens the box to the network.")
     )
-    port: int = field(default=8765, metadata=_whole(0, 65535, "Port to listen on; 0 takes a free one."))
+    port: int = field(default=8765, metadata=_whole(1, 65_535, "Port to listen on."))
     hosts: str = field(
         default="localhost,127.0.0.1,[::1]",
         metadata=_any("Names (comma between) under which a browser may reach the console, admin routes and metrics."),

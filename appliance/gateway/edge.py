@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance.gateway import errors
+from appliance.gateway.limits import ALWAYS_ANSWERED
 from appliance.gateway.metrics import Metrics
 from sync.clock import Clock
 
@@ -54,7 +55,8 @@ class Edge:
             route = getattr(scope.get("route"), "path", UNMATCHED)
             seconds = (self._clock.monotonic_ns() - began) / 1e9
             self._metrics.answered(route, scope["method"], status, seconds)
-            log.info("%s %s %s %d %.3fs", request_id, scope["method"], route, status, seconds)
+            level = logging.DEBUG if scope["path"] in ALWAYS_ANSWERED else logging.INFO
+            log.log(level, "%s %s %s %d %.3fs", request_id, scope["method"], route, status, seconds)
 
 
 def _asked_id(scope: Scope) -> UUID | None:

@@ -8,38 +8,31 @@ from starlette.responses import JSONResponse, Response
 
 from appliance.box import Box
 from appliance.engine.protocol import EmbedRequest, EmbedResult, InvalidRequest, ModelInfo
-from appliance.gateway import charges, errors
-from appliance.gateway.caller import Caller, unless
+from appliance.gateway import charges
 from appliance.gateway.schemas import EmbeddingRequest
+from appliance.gateway.whole import bill
+from appliance.meter import Units
+from appliance.store.keys import Key
 from appliance.text.points import count_points
-from sync.record import Meter, Outcome, Unit
+from sync.record import Meter, Unit
 
 
-async def embed(box: Box, key_id: int, request: Request, asked: EmbeddingRequest, model: ModelInfo) -> Response:
-    """A caller who leaves before the call is recorded pays nothing."""
-    request_id = request.state.request_id
+async def embed(box: Box, key: Key, request: Request, asked: EmbeddingRequest, model: ModelInfo) -> Response:
     units = {Unit.REQUESTS: 1, Unit.POINTS_IN: sum(count_points(text) for text in asked.texts)}
-    with (
-        box.running.enter(key_id, request_id) as call,
-        box.meter.reserve(key_id, Meter.EMBEDDING, model.digest, units, request_id) as reservation,
-    ):
-        async with Caller(request.receive, _mute, call.stop, box.settings.send_s).watched():
-            result = await unless(call.stop, _embedded(box, asked))
-            if result is None:
-                raise errors.Cancelled("the call was cancelled; nothing was billed")
-            charge = await reservation.commit({**units, Unit.TOKENS_IN: sum(result.tokens)}, Outcome.COMPLETED)
-    box.metrics.charged(Meter.EMBEDDING, charge)
+    work = _embedded(box, asked, units)
+    result, charge = await bill(box, key, request, meter=Meter.EMBEDDING, model=model.digest, most=units, work=work)
     return JSONResponse(_shown(asked, result), headers=charges.headers(charge))
 
 
-async def _embedded(box: Box, asked: EmbeddingRequest) -> EmbedResult:
+async def _embedded(box: Box, asked: EmbeddingRequest, units: Units) -> tuple[EmbedResult, Units]:
     try:
-        return await box.engine.embed(EmbedRequest(asked.model, asked.texts, asked.input_type))
+        result = await box.engine.embed(EmbedRequest(asked.model, asked.texts, asked.input_type))
     except InvalidRequest as error:
         if error.field is not None and error.field.startswith("texts"):  # The engine's name for what is `input` here.
             place = error.field.removeprefix("texts")
             error.field = "input" if isinstance(asked.input, str) else f"input{place}"
         raise
+    return result, {**units, Unit.TOKENS_IN: sum(result.tokens)}
 
 
 def _shown(asked: EmbeddingRequest, result: EmbedResult) -> dict[str, object]:
@@ -56,7 +49,3 @@ def _shown(asked: EmbeddingRequest, result: EmbedResult) -> dict[str, object]:
         "model": asked.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-
-
-async def _mute(_: object) -> None:
-    """The answer is sent after the watch has ended."""

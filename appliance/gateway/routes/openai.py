@@ -42,7 +42,7 @@ async def get_model(name: str, box: TheBox, _: TheKey) -> dict[str, Any]:
 async def create_embeddings(request: Request, box: TheBox, key: TheKey) -> Response:
     """One unit-length vector per input."""
     asked = await read(request, EmbeddingRequest)
-    return await embed(box, key.id, request, asked, await _find(box, asked.model, "embedding"))
+    return await embed(box, key, request, asked, await _find(box, asked.model, "embedding"))
 
 
 @router.post("/chat/completions", openapi_extra=documented(ChatRequest))

@@ -1,0 +1,246 @@
+"""`nukkad …`: thin commands over functions and over the admin routes of a running box.
+
+Other rooms add theirs through the entry points "nukkad.commands", so that the box imports neither node nor builder.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from appliance import packages, state, tables
+from appliance.address import AddressError
+from appliance.admin import Admin, AdminError
+from appliance.settings import Settings, SettingsError, from_env
+from appliance.store.database import DatabaseError, open_database
+from appliance.store.keys import KeyRefused, Keys
+from models.errors import PackageError
+from models.store import Installed, Store
+from sync.clock import SystemClock
+from sync.errors import IdentityError, LedgerError, NodeError
+
+PLUG_INS = "nukkad.commands"
+EXPECTED = (
+    AddressError,
+    AdminError,
+    DatabaseError,
+    IdentityError,
+    KeyRefused,
+    LedgerError,
+    NodeError,
+    PackageError,
+    SettingsError,
+    state.StateError,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Show = Callable[[Console, dict[str, Any]], None]
+
+keys_app = typer.Typer(help="API keys of the box's callers.", no_args_is_help=True)
+models_app = typer.Typer(help="Model packages on the box.", no_args_is_help=True)
+
+
+def serve() -> None:
+    """Run the box until Ctrl-C or SIGTERM."""
+    from appliance.run import run  # noqa: PLC0415 - the other commands start faster without the server
+
+    run(_settings())
+
+
+def up() -> None:
+    """A box and a billing node on this machine, with the starter models: what `make run` does."""
+    from appliance.up import up as run  # noqa: PLC0415
+
+    raise typer.Exit(run(_settings()))
+
+
+def demo(as_json: AsJson = False) -> None:
+    """`up`, then real requests in five languages, a sync, and the node's statement against our own count."""
+    from appliance.demo import demo as run  # noqa: PLC0415
+
+    raise typer.Exit(run(_settings(), as_json))
+
+
+@keys_app.command("create")
+def create_key(name: str, as_json: AsJson = False) -> None:
+    """Make a key. Its secret is shown this once."""
+    with_secret = _with_keys(lambda keys: keys.create(name))
+    answer = {**with_secret[0].shown(), "secret": with_secret[1]}
+    _print(as_json, answer, lambda console, shown: console.print(shown["secret"], soft_wrap=True))
+
+
+@keys_app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """All keys, without their secrets."""
+    answer = {"keys": [key.shown() for key in _with_keys(lambda keys: keys.all())]}
+    _print(as_json, answer, tables.keys)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: int, as_json: AsJson = False) -> None:
+    """End a key, from its next request on."""
+    answer = _with_keys(lambda keys: keys.revoke(key_id)).shown()
+    _print(as_json, answer, lambda console, shown: console.print(f"Key {shown['id']} ({shown['name']}) is revoked."))
+
+
+def usage(days: Annotated[int, typer.Option(min=1, max=3660)] = 30, as_json: AsJson = False) -> None:
+    """Use and cost of each key over the last days."""
+    _print(as_json, _box().get(f"/usage?days={days}"), tables.usage)
+
+
+def sync(as_json: AsJson = False) -> None:
+    """Ship every record to the node now and hear from it."""
+    answer = _box().post("/sync")
+    _print(
+        as_json,
+        answer,
+        lambda console, shown: console.print(
+            f"The node has billed {shown['billed']} records. Wallet: ₹{shown['balance']}; on the new lease: ₹{shown['lease']}."
+        ),
+    )
+
+
+def status(as_json: AsJson = False) -> None:
+    """What the box is, serves, owes and waits for."""
+    _print(as_json, _box().get("/status"), tables.status)
+
+
+def topup(
+    amount: Annotated[str, typer.Argument(metavar="RUPEES", help="Such as 500 or 499.50.")], as_json: AsJson = False
+) -> None:
+    """Ask the node for a payment link and show it as a QR code."""
+    _print(as_json, _box().post("/topups", {"amount_paise": _paise(amount)}), tables.topup)
+
+
+def enrol(code: str, as_json: AsJson = False) -> None:
+    """Join the customer whose one-time code this is."""
+    settings = _settings()
+    if state.is_held(settings.state):
+        answer = Admin(settings.state).post("/enrol", {"code": code})
+    else:
+        from appliance.enrol import enrol_stopped_box  # noqa: PLC0415
+
+        answer = asyncio.run(enrol_stopped_box(settings, code))
+    _print(as_json, answer, lambda console, shown: console.print(f"This box now belongs to {shown['customer']}."))
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """Every installed package, and which of them serve."""
+    _print(as_json, {"models": packages.shown(_store())}, tables.models)
+
+
+@models_app.command("install")
+def install_model(path: Path, as_json: AsJson = False) -> None:
+    """Take in a package from an OCI layout (folder or .tar) and let it serve."""
+    package = _store().install(path)
+    _serve_package("activate", package.name, package.digest, as_json)
+
+
+@models_app.command("activate")
+def activate_model(name: str, digest: str, as_json: AsJson = False) -> None:
+    """Let an installed package serve under its name; the first digits of its digest are enough."""
+    found = [
+        package
+        for package in _store().installed()
+        if package.name == name and package.digest.hex().startswith(digest.removeprefix("sha256:").lower())
+    ]
+    if len(found) != 1:
+        raise AdminError(f"{len(found)} packages of {name} begin with {digest}: `nukkad models list` shows them")
+    _serve_package("activate", name, found[0].digest, as_json)
+
+
+@models_app.command("rollback")
+def roll_back_model(name: str, as_json: AsJson = False) -> None:
+    """Let the package that served before serve again."""
+    _serve_package("rollback", name, None, as_json)
+
+
+def build_app() -> typer.Typer:
+    """All commands, with those of the other rooms that are installed."""
+    made = typer.Typer(
+        help="Nukkad: small models for Indian languages on your own box.", no_args_is_help=True, add_completion=False
+    )
+    for command in (serve, up, demo, usage, sync, status, topup, enrol):
+        made.command()(command)
+    made.add_typer(keys_app, name="keys")
+    made.add_typer(models_app, name="models")
+    for plug_in in entry_points(group=PLUG_INS):
+        made.add_typer(plug_in.load(), name=plug_in.name)
+    return made
+
+
+app = build_app()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        app()
+    except EXPECTED as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _settings() -> Settings:
+    return from_env(os.environ)
+
+
+def _box() -> Admin:
+    return Admin(_settings().state)
+
+
+def _store() -> Store:
+    return Store(_settings().store)
+
+
+def _with_keys(work: Callable[[Keys], Any]) -> Any:
+    """Works whether the box runs or not: it reads its keys at every request."""
+    settings = _settings()
+    state.prepare(settings.state)
+    database = open_database(settings.state)
+    try:
+        return work(Keys(database, SystemClock()))
+    finally:
+        database.close()
+
+
+def _serve_package(verb: str, name: str, digest: bytes | None, as_json: bool) -> None:
+    """Through the box when it runs, so that its engine takes the package up; into the store otherwise."""
+    settings = _settings()
+    if state.is_held(settings.state):
+        body = {"name": name} if digest is None else {"name": name, "digest": digest.hex()}
+        answer = Admin(settings.state).post(f"/models/{verb}", body)
+    else:
+        store = _store()
+        package: Installed = store.roll_back(name) if digest is None else store.activate(name, digest)
+        answer = {"name": package.name, "digest": package.digest.hex()}
+    _print(as_json, answer, lambda console, shown: console.print(f"{shown['name']} {shown['digest'][:12]} serves."))
+
+
+def _paise(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,6})(?:\.([0-9]{1,2}))?", text)
+    if found is None:
+        raise AdminError(f"RUPEES: write an amount like 500 or 499.50, not {text!r}")
+    return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
+
+
+def _print(as_json: bool, answer: dict[str, Any], show: Show) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        show(Console(markup=False, emoji=False, highlight=False), answer)
+
+
+if __name__ == "__main__":
+    main()

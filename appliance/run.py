@@ -1,0 +1,28 @@
+"""`nukkad serve`: the engine's process, the gateway around it, and the signals that end both."""
+
+import asyncio
+import signal
+
+from appliance.engine.process import EngineProcess
+from appliance.serve import claimed, serve
+from appliance.settings import Settings
+from sync.clock import SystemClock
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises AddressError, StateError, DatabaseError, IdentityError, LedgerError."""
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    engine = EngineProcess(settings.store, settings.engine)
+    with claimed(settings):
+        await engine.start()
+        try:
+            await serve(settings, engine, SystemClock(), stop)
+        finally:
+            await engine.stop()
