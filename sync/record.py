@@ -11,7 +11,7 @@ from typing import TypeVar
 from sync import codec
 
 VERSION = 1
-RECORD_BYTES_MAX = 600  # a ledger row must stay below 1 KB; a record beyond this is a programming error
+RECORD_BYTES_MAX = 256  # the largest of this version has 243
 QUANTITY_MAX = 10**9  # with price.RATE_MAX this keeps the cost of a record inside 64 bits
 FIRST_LINK = bytes(32)  # stands before the first record of an epoch
 

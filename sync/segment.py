@@ -16,9 +16,11 @@ from sync.signature import Purpose, sign, verify
 
 VERSION = 1
 SEGMENT_RECORDS_MAX = 1000
-SEGMENT_BYTES_MAX = 256 * 1024  # of the payload
+SEGMENT_BYTES_MAX = 256 * 1024  # of the payload, so that a segment of any SEGMENT_RECORDS_MAX records fits
 RECEIPT_BYTES_MAX = 32 * 1024
 _ENVELOPE_BYTES = 128  # what the signature and heads add around a payload
+
+assert SEGMENT_RECORDS_MAX * (RECORD_BYTES_MAX + 3) + 256 <= SEGMENT_BYTES_MAX
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,9 @@ class Segment:
         return self.first + len(self.records) - 1
 
     def to_bytes(self) -> bytes:
-        """Deterministic CBOR without the signature: what is signed. Raises ValueError beyond SEGMENT_BYTES_MAX."""
+        """Deterministic CBOR without the signature: what is signed."""
         values = (VERSION, self.device, self.epoch, self.first, self.link_before, self.link_after, self.records)
-        data = codec.encode(dict(enumerate(values, 1)))
-        if len(data) > SEGMENT_BYTES_MAX:
-            raise ValueError(f"segment: {len(data)} bytes, at most {SEGMENT_BYTES_MAX} allowed; send fewer records")
-        return data
+        return codec.encode(dict(enumerate(values, 1)))
 
     @staticmethod
     def from_bytes(data: bytes) -> "Segment":

@@ -10,15 +10,13 @@ from sync.clock import Clock
 from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
 from sync.identity import Identity
 from sync.ledger import Ledger
-from sync.segment import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
+from sync.segment import SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
 from sync.transport import NodeClient
 
 BACKOFF_S_MAX = 300
 TICK_S = 1  # how often the lease is looked at between syncs
 LOW_S = 5  # a low lease asks for the next sync no sooner than this
 GAPS_MAX = 2  # gap answers in one sync; more means that the node does not keep what it says
-_HEADS_BYTES = 256  # what a segment holds beside its records
-_RECORD_HEAD_BYTES = 3
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +105,9 @@ class SyncWorker:
                 return receipt
 
     def _cut(self, acked: int) -> Segment:
-        """The records after `acked` that fit in one segment; none makes a heartbeat."""
+        """The next records after `acked`; none makes a heartbeat."""
         before = self._ledger.row(acked).link
-        rows, room = [], SEGMENT_BYTES_MAX - _HEADS_BYTES
-        for row in self._ledger.rows(acked, SEGMENT_RECORDS_MAX):
-            room -= len(row.data) + _RECORD_HEAD_BYTES
-            if room < 0:
-                break
-            rows.append(row)
+        rows = self._ledger.rows(acked, SEGMENT_RECORDS_MAX)
         after = rows[-1].link if rows else before
         records = tuple(row.data for row in rows)
         return Segment(self._identity.device, self._identity.epoch, acked + 1, before, after, records)

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sync import record
 from sync.errors import Conflict, Gap, Refused
 from sync.identity import Enrolment
-from sync.price import default_book, cost
+from sync.price import cost, default_book
 from sync.record import FIRST_LINK
 from sync.segment import Head, Lease, Receipt, Segment, SignedReceipt, SignedSegment, TopUp, verify_chain
 from tests.support.held_clock import HeldClock
@@ -25,8 +25,8 @@ class MemoryNode:
         self.links = [FIRST_LINK]
         self.segments: list[Segment] = []
         self.answers: list[SignedReceipt] = []
-        self.before: Callable[[], None] = lambda: None
-        self.after: Callable[[], None] = lambda: None
+        self.before: Callable[[], object] = lambda: None
+        self.after: Callable[[], object] = lambda: None
 
     async def send_segment(self, signed: SignedSegment) -> SignedReceipt:
         self.before()

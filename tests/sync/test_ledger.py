@@ -176,7 +176,7 @@ def test_totals_are_exact_per_indian_day_key_meter_unit_and_book(path: Path) -> 
 
 
 def test_a_row_takes_less_than_a_kilobyte_whatever_it_holds(path: Path) -> None:
-    largest = {unit: 10**9 for unit in Unit}
+    largest = dict.fromkeys(Unit, 10**9)
     with open_ledger(path, HeldClock(now_ms=2**62, since_boot_ns=2**62)) as ledger:
         for _ in range(2000):
             ledger.append(make_draft(units=largest, key_id=2**62))
