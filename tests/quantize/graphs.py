@@ -1,0 +1,45 @@
+"""Writes one lane of a checkpoint into a folder, for tests that run it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models.manifest import Geometry
+from quantize.graphs.bert import build_bert
+from quantize.graphs.llama import build_llama
+from quantize.graphs.parts import Graph, WeightsFile
+from quantize.lower import LOWERINGS, Lowering
+from quantize.running import Decoder, Encoder
+from quantize.sources.checkpoint import Checkpoint
+
+
+def write_lane(
+    folder: Path, checkpoint: Checkpoint, lane: str, builder: Callable[[Graph, Checkpoint, Lowering], None]
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{lane}.onnx"
+    with WeightsFile(folder / f"{lane}.shared") as shared, WeightsFile(folder / f"{lane}.weights") as own:
+        graph = Graph(lane, shared, own)
+        builder(graph, checkpoint, LOWERINGS[lane](graph))
+        graph.save(path)
+    return path
+
+
+def geometry_of(checkpoint: Checkpoint) -> Geometry:
+    config = checkpoint.config
+    return Geometry(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        vocab=config["vocab_size"],
+    )
+
+
+def open_decoder(folder: Path, checkpoint: Checkpoint, lane: str, rows: int, capacity: int = 256) -> Decoder:
+    path = write_lane(folder, checkpoint, lane, build_llama)
+    return Decoder(path, geometry_of(checkpoint), rows, capacity)
+
+
+def open_encoder(folder: Path, checkpoint: Checkpoint, lane: str) -> Encoder:
+    return Encoder(write_lane(folder, checkpoint, lane, build_bert))

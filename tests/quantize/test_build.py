@@ -1,0 +1,132 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from models.layout import media_type
+from models.manifest import read_manifest
+from quantize.build import build, plain_tokenizer
+from quantize.gate import BelowThreshold
+from quantize.recipe import RecipeError, read_recipe
+from quantize.running import Decoder, Encoder
+from quantize.sources.checkpoint import SourceError
+from tests.quantize.tiny import DECODER_RECIPE, ENCODER_RECIPE, tiny_bert, tiny_llama, write_recipe
+
+
+def test_a_decoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(DECODER_RECIPE, tiny_llama(), tmp_path))
+    folder = build(recipe, tmp_path / "out", tmp_path / "cache")
+    manifest = read_manifest(folder)
+    assert set(manifest.lanes) == {"q8", "int8"}
+    assert manifest.rope_theta == 10000.0
+    assert manifest.chat is not None
+    assert manifest.chat.stop_token_ids == (256,)
+    assert manifest.bos_token_id is None
+    test = manifest.self_test[0]
+    ids = Tokenizer.from_file(str(folder / manifest.tokenizer)).encode(test.text).ids
+    decoder = Decoder(folder / manifest.lanes["q8"].graph, manifest.geometry, 1, 64)
+    assert tuple(decoder.greedy([ids], len(test.tokens))[0]) == test.tokens
+    for path in folder.iterdir():
+        media_type(path.name, manifest)  # Refuses a file without a purpose.
+
+
+def test_an_encoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(ENCODER_RECIPE, tiny_bert(), tmp_path))
+    folder = build(recipe, tmp_path / "out", tmp_path / "cache")
+    manifest = read_manifest(folder)
+    ids = Tokenizer.from_file(str(folder / manifest.tokenizer)).encode(manifest.self_test[0].text).ids
+    vector = Encoder(folder / manifest.lanes["int8"].graph).embed([ids])[0]
+    assert vector @ np.array(manifest.self_test[0].vector) > 0.999
+
+
+def test_the_card_tells_what_was_measured(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(DECODER_RECIPE, tiny_llama(), tmp_path))
+    folder = build(recipe, tmp_path / "out", tmp_path / "cache")
+    card = json.loads((folder / "card.json").read_text())
+    assert list(card["lanes"]) == ["fp32", "q8", "int8", "q4"]
+    assert card["lanes"]["q8"]["bytes"] == sum(
+        (folder / name).stat().st_size for name in ("model.q8.onnx", "model.q8.weights", "model.shared.weights")
+    )
+    assert "bytes" not in card["lanes"]["q4"]
+    assert len(card["tokens_per_word"]) == 11
+    assert [source["file"] for source in card["sources"]] == ["config.json", "tokenizer.json", "model.safetensors"]
+    page = (folder / "card.md").read_text()
+    assert (
+        f"| q8 (default) | 0 | {card['lanes']['q8']['perplexity_rise']} | {card['lanes']['q8']['agreement']} |" in page
+    )
+    assert "everything: its weights are random" in page
+    assert (folder / "LICENSE").read_text().startswith("Nobody\n")
+
+
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(DECODER_RECIPE, tiny_llama(), tmp_path))
+    first, second = (build(recipe, tmp_path / name, tmp_path / "cache") for name in ("a", "b"))
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_lane_below_its_threshold_leaves_no_package(tmp_path: Path) -> None:
+    text = ENCODER_RECIPE.replace("cosine_min = 0.95", "cosine_min = 1.0")
+    recipe = read_recipe(write_recipe(text, tiny_bert(), tmp_path))
+    with pytest.raises(BelowThreshold, match="int8"):
+        build(recipe, tmp_path / "made" / "out", tmp_path / "cache")
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_a_package_is_replaced_and_anything_else_refused(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(ENCODER_RECIPE, tiny_bert(), tmp_path))
+    out = build(recipe, tmp_path / "out", tmp_path / "cache")
+    (out / "stray").write_text("from before")
+    build(recipe, out, tmp_path / "cache")
+    assert not (out / "stray").exists()
+    other = tmp_path / "papers"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    with pytest.raises(RecipeError, match="papers"):
+        build(recipe, other, tmp_path / "cache")
+    assert (other / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("context_tokens = 512", "context_tokens = 4096", "context_tokens"),
+        ('stop_tokens = ["<end>"]', 'stop_tokens = ["<finis>"]', "stop_tokens"),
+        ('languages = ["en", "hi"]', 'languages = ["de"]', "languages"),
+        ('licence = "Apache-2.0"', 'licence = "Beerware"', "licence"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_weights_is_refused_by_field(
+    old: str, new: str, field: str, tmp_path: Path
+) -> None:
+    recipe = read_recipe(write_recipe(DECODER_RECIPE.replace(old, new), tiny_llama(), tmp_path))
+    with pytest.raises(RecipeError, match=field):
+        build(recipe, tmp_path / "out", tmp_path / "cache")
+
+
+def test_chat_needs_a_template(tmp_path: Path) -> None:
+    checkpoint = replace(tiny_llama(), chat_template=None)
+    recipe = read_recipe(write_recipe(DECODER_RECIPE, checkpoint, tmp_path))
+    with pytest.raises(RecipeError, match="chat template"):
+        build(recipe, tmp_path / "out", tmp_path / "cache")
+
+
+def test_a_local_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    source = 'source = { format = "gguf", weights = { path = "none.gguf" } }'
+    text = DECODER_RECIPE.replace('source = { format = "folder", path = "weights" }', source)
+    with pytest.raises(SourceError, match=r"none\.gguf"):
+        build(read_recipe(write_recipe(text, tiny_llama(), tmp_path)), tmp_path / "out", tmp_path / "cache")
+
+
+def test_a_tokenizer_neither_cuts_nor_pads() -> None:
+    tokenizer = Tokenizer.from_str(tiny_llama().tokenizer)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    assert len(tokenizer.encode("a" * 20).ids) == len(tokenizer.encode("a").ids) == 8
+    plain = Tokenizer.from_str(plain_tokenizer(tokenizer.to_str()))
+    assert (len(plain.encode("a" * 20).ids), len(plain.encode("a").ids)) == (20, 1)
