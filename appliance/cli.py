@@ -20,9 +20,12 @@ from rich.console import Console
 from appliance import packages, state, tables
 from appliance.address import AddressError
 from appliance.admin import Admin, AdminError
+from appliance.children import ChildError
 from appliance.settings import Settings, SettingsError, from_env
 from appliance.store.database import DatabaseError, open_database
 from appliance.store.keys import KeyRefused, Keys
+from appliance.up import UpError
+from appliance.up import up as run_up
 from models.errors import PackageError
 from models.store import Installed, Store
 from sync.clock import SystemClock
@@ -32,6 +35,7 @@ PLUG_INS = "nukkad.commands"
 EXPECTED = (
     AddressError,
     AdminError,
+    ChildError,
     DatabaseError,
     IdentityError,
     KeyRefused,
@@ -39,6 +43,7 @@ EXPECTED = (
     NodeError,
     PackageError,
     SettingsError,
+    UpError,
     state.StateError,
 )
 
@@ -53,14 +58,14 @@ def serve() -> None:
     """Run the box until Ctrl-C or SIGTERM."""
     from appliance.run import run  # noqa: PLC0415 - the other commands start faster without the server
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     run(_settings())
 
 
 def up() -> None:
     """A box and a billing node on this machine, with the starter models: what `make run` does."""
-    from appliance.up import up as run  # noqa: PLC0415
-
-    raise typer.Exit(run(_settings()))
+    raise typer.Exit(run_up(_settings()))
 
 
 def demo(as_json: AsJson = False) -> None:
@@ -104,7 +109,7 @@ def sync(as_json: AsJson = False) -> None:
         as_json,
         answer,
         lambda console, shown: console.print(
-            f"The node has billed {shown['billed']} records. Wallet: ₹{shown['balance']}; on the new lease: ₹{shown['lease']}."
+            f"The node has billed {shown['billed']} records. Wallet ₹{shown['balance']}, new lease ₹{shown['lease']}."
         ),
     )
 
@@ -183,8 +188,6 @@ app = build_app()
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         app()
     except EXPECTED as error:
