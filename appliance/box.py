@@ -14,6 +14,7 @@ from appliance.gateway.running import Running
 from appliance.meter import CallMeter
 from appliance.settings import Settings
 from appliance.store.keys import Keys
+from appliance.tasks.search import Search
 from models.store import Store
 from sync.clock import Clock
 from sync.identity import Identity
@@ -44,6 +45,7 @@ class Box:
     meter: CallMeter
     keys: Keys
     packages: Store
+    search: Search
     connect: Connect
     node: NodeClient | None
     worker: SyncWorker | None

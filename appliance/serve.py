@@ -23,8 +23,11 @@ from appliance.gateway.metrics import Metrics
 from appliance.gateway.running import Running
 from appliance.meter import CallMeter
 from appliance.settings import Settings
+from appliance.store.collections import Collections
 from appliance.store.database import open_database
 from appliance.store.keys import Keys
+from appliance.tasks.glossary import load_glossary
+from appliance.tasks.search import Search
 from models.store import Store
 from sync.clock import Clock
 from sync.identity import Identity, load_or_create
@@ -79,6 +82,8 @@ async def open_box(
     identity = load_or_create(settings.state)
     database = open_database(settings.state)
     opened.callback(database.close)
+    collections = Collections(settings.state, clock)
+    opened.callback(collections.close)
     ledger = opened.enter_context(open_ledger(settings, identity, clock))
     node = worker = None
     if identity.enrolment is not None:
@@ -95,6 +100,7 @@ async def open_box(
         meter=CallMeter(ledger, clock),
         keys=Keys(database, clock),
         packages=Store(settings.store),
+        search=Search(engine, collections, load_glossary()),
         connect=connect,
         node=node,
         worker=worker,

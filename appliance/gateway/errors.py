@@ -4,6 +4,7 @@ The shape is OpenAI's: {"error": {"message", "type", "param", "code"}}, with `to
 """
 
 import logging
+import sqlite3
 import traceback
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ from starlette.responses import JSONResponse
 
 from appliance.engine.protocol import EngineUnavailable, InvalidRequest, Overloaded, TooLong, UnknownModel
 from appliance.meter import AlreadyRecorded, LeaseExpired, NotEnrolled, PaymentRequired
+from appliance.store.collections import CollectionFull, UnknownCollection, UnknownEntry
 from appliance.store.keys import KeyRefused
+from appliance.tasks.search import EntryTooLong
+from appliance.tasks.upload import UploadRefused
 from models.errors import NotInstalled, PackageError, StoreError
 from sync.errors import Conflict as Conflicting
 from sync.errors import IdentityError, LedgerError, NodeError, Refused
@@ -116,6 +120,12 @@ TABLE: dict[type[Exception], Told] = {
     LeaseExpired: Told(402, "payment_required", "lease_expired"),
     NotEnrolled: Told(403, "permission_error", "not_enrolled"),
     KeyRefused: Told(400, "invalid_request_error", "invalid_value"),
+    UnknownCollection: Told(404, "invalid_request_error", "collection_not_found"),
+    UnknownEntry: Told(404, "invalid_request_error", "entry_not_found"),
+    CollectionFull: Told(409, "invalid_request_error", "collection_full"),
+    UploadRefused: Told(400, "invalid_request_error", "invalid_value"),
+    EntryTooLong: Told(400, "invalid_request_error", "context_length_exceeded"),
+    sqlite3.Error: Told(503, "server_error", "store_unavailable", 30),
     apsw.Error: Told(503, "server_error", "store_unavailable", 30),
     PackageError: Told(400, "invalid_request_error", "invalid_package"),
     StoreError: Told(409, "invalid_request_error", "conflict"),

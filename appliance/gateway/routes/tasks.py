@@ -1,5 +1,6 @@
 """Tasks beyond the OpenAI dialect: search in a shop's questions and answers, and the collections it searches in."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -9,26 +10,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from appliance.box import Box
-from appliance.engine.protocol import ModelInfo
-from appliance.gateway import charges, errors
+from appliance.gateway import charges
 from appliance.gateway.access import TheBox, TheKey
-from appliance.gateway.caller import Caller, unless
+from appliance.gateway.errors import BadRequest
 from appliance.gateway.schemas import Name, Strict, documented, read
-from appliance.meter import Charged
+from appliance.gateway.whole import bill
+from appliance.meter import Units
 from appliance.store.collections import ENTRIES_MAX, Entry, Summary
-from appliance.tasks.search import Found, Indexed, Indexing
+from appliance.store.keys import Key
+from appliance.tasks.search import Found, Hit, Indexed, Indexing
 from appliance.tasks.upload import UploadedEntry, checked, read_csv
 from appliance.text.points import count_points
-from sync.record import Meter, Outcome, Unit
+from sync.record import Meter, Unit
 
 router = APIRouter(prefix="/v1", tags=["tasks"])
 
-CollectionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Entries = Annotated[list[UploadedEntry], Field(min_length=1, max_length=ENTRIES_MAX)]
 
 
 class NewCollection(Strict):
-    """`model` makes the vectors: the box's own choice if left out."""
+    """`model` makes the vectors; left out, the collection keeps its own, and a new one gets the box's first."""
 
     model: Name | None = None
     entries: Entries
@@ -39,7 +41,7 @@ class MoreEntries(Strict):
 
 
 class SearchRequest(Strict):
-    collection: CollectionName
+    collection: Annotated[str, Field(pattern=NAME)]
     query: Annotated[str, Field(min_length=1, max_length=2000)]
     limit: Annotated[int, Field(ge=1, le=50)] = 5
 
@@ -48,16 +50,18 @@ class SearchRequest(Strict):
 async def search(request: Request, box: TheBox, key: TheKey) -> Response:
     """The entries that fit a question best, in whatever language either is written; best first."""
     asked = await read(request, SearchRequest)
-    summary, _ = await box.search.load(asked.collection)
-    model = await box.search.model(summary.model)
+    if not asked.query.strip():
+        raise BadRequest("query: only spaces", "query")
+    model = await box.search.model((await box.search.get(asked.collection)).model)
     units = {Unit.REQUESTS: 1, Unit.POINTS_IN: count_points(asked.query)}
 
-    async def work() -> tuple[Found, int]:
+    async def work() -> tuple[Found, Units]:
         found = await box.search.find(asked.collection, asked.query, asked.limit)
-        return found, found.tokens
+        return found, {**units, Unit.TOKENS_IN: found.tokens}
 
-    found, charge = await _billed(box, request, key.id, Meter.SEARCH, model, units, work)
-    return JSONResponse(_found(asked.collection, model, found), headers=charges.headers(charge))
+    found, charge = await bill(box, key, request, meter=Meter.SEARCH, model=model.digest, most=units, work=work())
+    shown = {"collection": asked.collection, "model": model.name, "results": [_hit(hit) for hit in found.hits]}
+    return JSONResponse(shown, headers=charges.headers(charge))
 
 
 @router.get("/collections")
@@ -68,21 +72,19 @@ async def list_collections(box: TheBox, _: TheKey) -> dict[str, Any]:
 
 @router.get("/collections/{name}")
 async def get_collection(name: str, box: TheBox, _: TheKey) -> dict[str, Any]:
-    summary, _stored = await box.search.load(name)
-    return _collection(summary)
+    return _collection(await box.search.get(name))
 
 
 @router.put("/collections/{name}", openapi_extra=documented(NewCollection))
-async def put_collection(name: CollectionName, request: Request, box: TheBox, key: TheKey) -> Response:
-    """Make the collection, or replace all of its entries. JSON, or CSV with `Content-Type: text/csv`."""
-    if _is_csv(request):
-        wanted, entries = None, read_csv(await request.body())
-    else:
-        asked = await read(request, NewCollection)
-        wanted, entries = asked.model, checked(asked.entries)
-    model = await box.search.model(wanted)
+async def put_collection(name: str, request: Request, box: TheBox, key: TheKey) -> Response:
+    """Make the collection, or replace all its entries. As JSON, or as CSV with `Content-Type: text/csv`."""
+    if not re.fullmatch(NAME, name):
+        raise BadRequest("a collection's name has small letters, digits and - only, at most 64", "name")
+    asked = None if _is_csv(request) else await read(request, NewCollection)
+    entries = checked(asked.entries) if asked else read_csv(await request.body())
+    model = await box.search.model((asked and asked.model) or await box.search.model_of(name))
     work = await box.search.prepare(name, entries, model)
-    return await _indexed(box, request, key.id, work, lambda done: box.search.replace(name, model, done))
+    return await _index(box, key, request, work, lambda done: box.search.replace(name, model, done))
 
 
 @router.delete("/collections/{name}", status_code=204)
@@ -93,19 +95,17 @@ async def delete_collection(name: str, box: TheBox, _: TheKey) -> None:
 @router.get("/collections/{name}/entries")
 async def list_entries(name: str, box: TheBox, _: TheKey) -> dict[str, Any]:
     summary, stored = await box.search.load(name)
-    return {**_collection(summary), "entries": [_entry(each.entry) for each in stored]}
+    return {"name": summary.name, "entries": [_entry(each.entry) for each in stored]}
 
 
 @router.post("/collections/{name}/entries", openapi_extra=documented(MoreEntries))
 async def put_entries(name: str, request: Request, box: TheBox, key: TheKey) -> Response:
-    """Add entries, or replace those of the same id. JSON, or CSV with `Content-Type: text/csv`."""
-    summary, _ = await box.search.load(name)
-    if _is_csv(request):
-        entries = read_csv(await request.body())
-    else:
-        entries = checked((await read(request, MoreEntries)).entries)
+    """Add entries, or replace those of the same id. As JSON, or as CSV with `Content-Type: text/csv`."""
+    summary = await box.search.get(name)
+    csv = _is_csv(request)
+    entries = read_csv(await request.body()) if csv else checked((await read(request, MoreEntries)).entries)
     work = await box.search.prepare(name, entries, await box.search.model(summary.model))
-    return await _indexed(box, request, key.id, work, lambda done: box.search.put(name, done))
+    return await _index(box, key, request, work, lambda done: box.search.put(name, done))
 
 
 @router.delete("/collections/{name}/entries/{entry_id}")
@@ -113,32 +113,45 @@ async def delete_entry(name: str, entry_id: str, box: TheBox, _: TheKey) -> dict
     return _collection(await box.search.remove(name, entry_id))
 
 
-async def _indexed(
-    box: Box, request: Request, key_id: int, work: Indexing, keep: Callable[[Indexed], Awaitable[Summary]]
+async def _index(
+    box: Box, key: Key, request: Request, work: Indexing, keep: Callable[[Indexed], Awaitable[Summary]]
 ) -> Response:
     """Billed as embedding, by the entries that are new to the model; where none is, there is nothing to bill.
 
-    Recorded before it is kept: a disk that takes no record takes no entries either, so nothing is served for free.
+    Recorded before it is kept: a disk that takes no record takes no entries either, so nothing is had for free.
     """
     if not work.fresh:
         return JSONResponse(_collection(await keep(Indexed(work.stored, 0))))
-
-    async def index() -> tuple[Indexed, int]:
-        done = await box.search.index(work)
-        return done, done.tokens
-
     units = {Unit.REQUESTS: 1, Unit.POINTS_IN: work.points}
-    done, charge = await _billed(box, request, key_id, Meter.EMBEDDING, work.model, units, index)
+
+    async def index() -> tuple[Indexed, Units]:
+        done = await box.search.index(work)
+        return done, {**units, Unit.TOKENS_IN: done.tokens}
+
+    done, charge = await bill(
+        box, key, request, meter=Meter.EMBEDDING, model=work.model.digest, most=units, work=index()
+    )
     return JSONResponse(_collection(await keep(done)), headers=charges.headers(charge))
 
 
-async def _billed[T](
-    box: Box,
-    request: Request,
-    key_id: int,
-    meter: Meter,
-    model: ModelInfo,
-    units: dict[Unit, int],
-    work: Callable[[], Awaitable[tuple[T, int]]],
-) -> tuple[T, Charged]:
-    raise NotImplementedError
+def _is_csv(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/csv"
+
+
+def _collection(summary: Summary) -> dict[str, Any]:
+    return {"name": summary.name, "model": summary.model, "entries": summary.entries, "revision": summary.revision}
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "question": entry.question,
+        "answer": entry.answer,
+        "tags": entry.tags,
+        "language": entry.language,
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    shown = {"score": hit.score, "meaning": hit.meaning, "terms": hit.terms}
+    return {**_entry(hit.entry), **{name: round(value, 6) for name, value in shown.items()}}

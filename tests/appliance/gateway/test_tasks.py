@@ -1,0 +1,119 @@
+"""Search and its collections over HTTP: what is taken, what is refused, and what is billed."""
+
+import httpx
+import pytest
+
+from appliance.box import Box
+from sync.record import Meter, Unit
+from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
+
+ENTRIES = [
+    {"id": "hours", "question": "दुकान कब खुलती है?", "answer": "सुबह आठ बजे", "tags": ["समय"], "language": "hi"},
+    {"id": "emi", "question": "हप्त्यावर टीव्ही?", "answer": "हो"},
+]
+POINTS = sum(len(entry["question"]) + len(entry["answer"]) for entry in ENTRIES)  # type: ignore[arg-type]
+SHEET = "\ufeffid,question,answer\nwater,தண்ணீர் கேன் உண்டா?,ஆம்\n".encode()
+CSV = {"Content-Type": "text/csv; charset=utf-8"}
+
+
+async def put(caller: httpx.AsyncClient, name: str = "faq") -> httpx.Response:
+    return await caller.put(f"/v1/collections/{name}", json={"entries": ENTRIES})
+
+
+async def test_upload_then_search(caller: httpx.AsyncClient, box: Box) -> None:
+    made = await put(caller)
+    assert made.status_code == 200, made.text
+    assert made.json() == {"name": "faq", "model": EMBED_MODEL, "entries": 2, "revision": 1}
+    found = await caller.post("/v1/tasks/search", json={"collection": "faq", "query": "दुकान कब खुलती है?", "limit": 1})
+    assert found.status_code == 200, found.text
+    (hit,) = found.json()["results"]
+    assert {name: hit[name] for name in ENTRIES[0]} == ENTRIES[0]
+    assert hit["score"] == pytest.approx(hit["meaning"] + 0.02 * hit["terms"], abs=1e-5)
+    assert found.headers["X-Nukkad-Record"].endswith(":2")
+
+    indexing, search = (record.draft for record in box.ledger.records(0, 9))
+    assert (indexing.meter, search.meter) == (Meter.EMBEDDING, Meter.SEARCH)
+    assert indexing.units[Unit.POINTS_IN] == POINTS
+    assert search.units[Unit.REQUESTS] == 1
+    assert search.units[Unit.POINTS_IN] == len("दुकान कब खुलती है?")
+    assert search.units[Unit.TOKENS_IN] > 0
+
+
+async def test_the_same_upload_again_costs_nothing(caller: httpx.AsyncClient, box: Box) -> None:
+    await put(caller)
+    again = await put(caller)
+    assert again.status_code == 200
+    assert "X-Nukkad-Record" not in again.headers
+    assert again.json()["revision"] == 2
+    assert box.ledger.head().seq == 1
+
+
+async def test_a_sheet_is_taken_as_it_is(caller: httpx.AsyncClient) -> None:
+    made = await caller.put("/v1/collections/sheet", content=SHEET, headers=CSV)
+    assert made.status_code == 200, made.text
+    added = await caller.post("/v1/collections/sheet/entries", content=SHEET.replace(b"water", b"can"), headers=CSV)
+    assert added.json()["entries"] == 2
+    listed = (await caller.get("/v1/collections/sheet/entries")).json()["entries"]
+    assert [entry["id"] for entry in listed] == ["water", "can"]
+    assert listed[0]["language"] is None
+
+
+async def test_collections_are_listed_changed_and_deleted(caller: httpx.AsyncClient) -> None:
+    await put(caller)
+    assert [each["name"] for each in (await caller.get("/v1/collections")).json()["collections"]] == ["faq"]
+    more = {"entries": [{"id": "gift", "question": "Gift wrap?", "answer": "Yes"}]}
+    assert (await caller.post("/v1/collections/faq/entries", json=more)).json()["entries"] == 3
+    assert (await caller.delete("/v1/collections/faq/entries/hours")).json()["entries"] == 2
+    assert (await caller.get("/v1/collections/faq")).json()["revision"] == 3
+    assert (await caller.delete("/v1/collections/faq")).status_code == 204
+    assert (await caller.get("/v1/collections/faq")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "param"),
+    [
+        ("POST", "/v1/tasks/search", {"collection": "none", "query": "x"}, 404, None),
+        ("POST", "/v1/tasks/search", {"collection": "faq"}, 400, "query"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": ""}, 400, "query"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": " \n"}, 400, "query"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": "x" * 2001}, 400, "query"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": "w " * 400}, 400, "query"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": "x", "limit": 0}, 400, "limit"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": "x", "limit": "5"}, 400, "limit"),
+        ("POST", "/v1/tasks/search", {"collection": "faq", "query": "x", "model": "y"}, 400, "model"),
+        ("POST", "/v1/tasks/search", {"collection": "../x", "query": "x"}, 400, "collection"),
+        ("PUT", "/v1/collections/Faq", {"entries": ENTRIES}, 400, "name"),
+        ("PUT", "/v1/collections/new", {"entries": []}, 400, "entries"),
+        ("PUT", "/v1/collections/new", {"entries": [ENTRIES[0], ENTRIES[0]]}, 400, "entries[1].id"),
+        ("PUT", "/v1/collections/new", {"entries": [{**ENTRIES[0], "price": 5}]}, 400, "entries[0].price"),
+        ("PUT", "/v1/collections/new", {"entries": [{**ENTRIES[0], "id": "a b"}]}, 400, "entries[0].id"),
+        ("PUT", "/v1/collections/new", {"entries": ENTRIES, "model": CHAT_MODEL}, 404, "model"),
+        ("PUT", "/v1/collections/new", {"entries": [{**ENTRIES[0], "answer": "w " * 400}]}, 400, None),
+        ("POST", "/v1/collections/none/entries", {"entries": ENTRIES}, 404, None),
+        ("DELETE", "/v1/collections/none", None, 404, None),
+        ("DELETE", "/v1/collections/faq/entries/none", None, 404, None),
+        ("GET", "/v1/collections/none/entries", None, 404, None),
+    ],
+)
+async def test_what_is_refused_names_the_field_and_is_free(
+    caller: httpx.AsyncClient, box: Box, method: str, path: str, body: object, status: int, param: str | None
+) -> None:
+    await put(caller)
+    refused = await caller.request(method, path, json=body)
+    assert refused.status_code == status, refused.text
+    assert refused.json()["error"]["param"] == param
+    assert box.ledger.head().seq == 1
+    assert [each["name"] for each in (await caller.get("/v1/collections")).json()["collections"]] == ["faq"]
+
+
+async def test_a_bad_sheet_is_refused_by_row_and_column(caller: httpx.AsyncClient, box: Box) -> None:
+    refused = await caller.put("/v1/collections/faq", content=b"id,question,answer\na,,c\n", headers=CSV)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "row 2, column question"
+    assert box.ledger.head().seq == 0
+
+
+async def test_nothing_goes_without_a_key(caller: httpx.AsyncClient) -> None:
+    caller.headers.pop("Authorization")
+    for method, path in (("POST", "/v1/tasks/search"), ("GET", "/v1/collections"), ("PUT", "/v1/collections/faq")):
+        assert (await caller.request(method, path)).status_code == 401

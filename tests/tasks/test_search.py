@@ -1,0 +1,171 @@
+"""Search over the fake engine: what is embedded when, what is found, and what changes under it."""
+
+import numpy as np
+import pytest
+
+from appliance.engine.protocol import EmbedRequest, EmbedResult, ModelInfo, TooLong, UnknownModel
+from appliance.store.collections import Collections, Entry, UnknownCollection
+from appliance.tasks import search as module
+from appliance.tasks.glossary import Glossary
+from appliance.tasks.search import EntryTooLong, Search
+from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL, FakeEngine
+
+FAQ = (
+    Entry("hours", "दुकान कब खुलती है?", "सुबह आठ बजे", ("समय",), "hi"),
+    Entry("emi", "हप्त्यावर टीव्ही मिळेल का?", "हो", (), "mr"),
+    Entry("water", "தண்ணீர் கேன் உண்டா?", "ஆம்", (), "ta"),
+)
+
+
+class WatchedEngine(FakeEngine):
+    """Remembers what it embeds; `version` changes its vectors and its digest."""
+
+    def __init__(self, context_tokens: int = 256) -> None:
+        super().__init__(context_tokens=context_tokens)
+        self.embedded: list[EmbedRequest] = []
+        self.version = 2
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        chat, encoder = await super().models()
+        return chat, ModelInfo(**{**vars(encoder), "digest": bytes([self.version]) * 32})
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        self.embedded.append(request)
+        result = await super().embed(request)
+        return EmbedResult(np.roll(result.vectors, self.version, axis=1), result.tokens)
+
+
+@pytest.fixture
+def engine() -> WatchedEngine:
+    return WatchedEngine()
+
+
+async def fill(search: Search, entries: tuple[Entry, ...] = FAQ) -> int:
+    """How many entries had to be embedded."""
+    model = await search.model(None)
+    work = await search.prepare("faq", entries, model)
+    await search.replace("faq", model, await search.index(work))
+    return len(work.fresh)
+
+
+async def test_terms_cross_languages(search: Search) -> None:
+    """The fake's vectors know no languages; the real model's part is in test_faq."""
+    await fill(search)
+    for query, expected in (("What time do you open?", "hours"), ("किस्त पर मिलेगा?", "emi"), ("కేన్ water", "water")):
+        found = await search.find("faq", query, 3)
+        assert max(found.hits, key=lambda hit: hit.terms).entry.id == expected, query
+        assert found.tokens > 0
+
+
+async def test_the_best_comes_first(search: Search) -> None:
+    await fill(search)
+    for entry in FAQ:
+        found = await search.find("faq", entry.question, 3)
+        assert found.hits[0].entry == entry
+        assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
+
+
+async def test_a_score_is_the_sum_of_meaning_and_terms(search: Search) -> None:
+    await fill(search)
+    for hit in (await search.find("faq", "दुकान कब खुलती है?", 3)).hits:
+        assert hit.score == pytest.approx(hit.meaning + module.TERM_WEIGHT * hit.terms)
+        assert -1.001 <= hit.meaning <= 1.001
+        assert hit.terms >= 0
+
+
+async def test_the_limit_bounds_the_answer(search: Search) -> None:
+    await fill(search)
+    assert len((await search.find("faq", "कब", 2)).hits) == 2
+
+
+async def test_entries_are_passages_and_a_question_is_a_query(search: Search, engine: WatchedEngine) -> None:
+    await fill(search)
+    await search.find("faq", "कब?", 1)
+    passages, query = engine.embedded
+    assert passages.role == "passage"
+    assert passages.texts[:2] == (FAQ[0].question, f"{FAQ[0].question} {FAQ[0].answer}")
+    assert (query.role, query.texts) == ("query", ("कब?",))
+
+
+async def test_only_what_changed_is_embedded_again(search: Search, engine: WatchedEngine) -> None:
+    assert await fill(search) == 3
+    assert await fill(search) == 0
+    assert await fill(search, (Entry("renamed", FAQ[0].question, FAQ[0].answer, ("new",)), *FAQ[1:])) == 0
+    assert await fill(search, (*FAQ[:2], Entry("water", FAQ[2].question, "இல்லை"))) == 1
+    assert sum(len(request.texts) for request in engine.embedded) == 2 * 4
+
+
+async def test_what_indexing_is_billed_by(search: Search) -> None:
+    work = await search.prepare("faq", (Entry("a", "ब\u095cा", "é"),), await search.model(None))
+    assert work.points == 4 + 1
+
+
+async def test_a_new_model_renews_the_vectors_once(search: Search, engine: WatchedEngine) -> None:
+    await fill(search)
+    before = await search.find("faq", "दुकान", 1)
+    engine.version = 3
+    engine.embedded.clear()
+    for _ in range(2):
+        assert (await search.find("faq", "दुकान", 1)).hits[0].score == pytest.approx(before.hits[0].score)
+    assert [request.role for request in engine.embedded] == ["passage", "query", "query"]
+
+
+async def test_changed_entries_are_found_at_once(search: Search) -> None:
+    await fill(search)
+    await search.find("faq", "gift", 1)
+    await search.put(
+        "faq",
+        await search.index(
+            await search.prepare("faq", (Entry("gift", "Do you wrap gifts?", "Yes"),), await search.model(None))
+        ),
+    )
+    assert (await search.find("faq", "Do you wrap gifts?", 1)).hits[0].entry.id == "gift"
+    await search.remove("faq", "gift")
+    assert "gift" not in {hit.entry.id for hit in (await search.find("faq", "उपहार", 9)).hits}
+
+
+async def test_an_emptied_collection_finds_nothing(search: Search) -> None:
+    await fill(search, FAQ[:1])
+    await search.remove("faq", "hours")
+    assert (await search.find("faq", "कब", 3)).hits == ()
+
+
+async def test_many_entries_go_to_the_engine_in_parts(search: Search, engine: WatchedEngine) -> None:
+    entries = tuple(Entry(f"e{n}", f"question {n}", f"answer {n}") for n in range(40))
+    await fill(search, entries)
+    assert [len(request.texts) for request in engine.embedded] == [32, 32, 16]
+    assert (await search.find("faq", "question 37", 1)).hits[0].entry.id == "e37"
+
+
+async def test_an_entry_too_long_for_the_model_is_named(collections: Collections, glossary: Glossary) -> None:
+    search = Search(WatchedEngine(context_tokens=24), collections, glossary)
+    entries = tuple(Entry(f"e{n}", "short", "word " * (40 if n == 19 else 1)) for n in range(20))
+    with pytest.raises(EntryTooLong, match=r"entry e19: .*; shorten the answer") as refused:
+        await fill(search, entries)
+    assert refused.value.entry_id == "e19"
+    assert await search.all() == ()
+
+
+async def test_a_question_too_long_names_the_query(collections: Collections, glossary: Glossary) -> None:
+    search = Search(WatchedEngine(context_tokens=24), collections, glossary)
+    await fill(search)
+    with pytest.raises(TooLong) as refused:
+        await search.find("faq", "word " * 40, 1)
+    assert refused.value.field == "query"
+
+
+async def test_unknown_names_are_refused(search: Search) -> None:
+    with pytest.raises(UnknownModel, match=f"active: {EMBED_MODEL}"):
+        await search.model(CHAT_MODEL)
+    with pytest.raises(UnknownCollection):
+        await search.find("faq", "x", 1)
+
+
+async def test_only_so_many_collections_stay_in_memory(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INDEXES_MAX", 1)
+    model = await search.model(None)
+    for name in ("one", "two"):
+        await search.replace(name, model, await search.index(await search.prepare(name, FAQ, model)))
+        await search.find(name, "कब", 1)
+    assert list(search._indexes) == ["two"]
+    assert (await search.find("one", "कब खुलती", 1)).hits[0].entry.id == "hours"
