@@ -217,9 +217,9 @@ class Ledger:
         ]
 
     def verify(self, after: int = 0) -> int:
-        """Checks every record after seq `after` against the one before, and with `after` 0 the totals too.
+        """Checks every record after seq `after` against the one before, and with `after` 0 the whole file.
 
-        The count of records checked. Raises LedgerCorrupt at the first that does not hold. About 30 s a million.
+        The count of records checked. Raises LedgerCorrupt at the first that does not hold. About 40 s for a million.
         """
         # One statement, so that the last record and the totals are of the same moment.
         kept = self._read("SELECT last, totals.* FROM (SELECT max(seq) AS last FROM records) LEFT JOIN totals")
@@ -230,8 +230,11 @@ class Ledger:
             for row in rows[: last - before.seq]:
                 self._verify_row(before, row, sums)
                 before = row
-        if after == 0 and sums != {row[1:6]: row[6:] for row in kept if row[1] is not None}:
-            raise self._corrupt("the totals are not the sums of the records")
+        if after == 0:
+            if sums != {row[1:6]: row[6:] for row in kept if row[1] is not None}:
+                raise self._corrupt("the totals are not the sums of the records")
+            if (found := self._read("PRAGMA integrity_check(1)")) != [("ok",)]:
+                raise self._corrupt(f"SQLite finds it damaged ({found[0][0]})")
         return before.seq - after
 
     # Jobs of the writer: each checks before it writes.
@@ -294,15 +297,15 @@ class Ledger:
         if _schema(self._write) != _schema(model):
             raise self._corrupt("its tables are not those of a ledger of this version")
         facts: dict[Any, Any] = dict(self._read("SELECT name, value FROM facts"))
-        if own.items() - facts.items():
+        if own.items() - facts.items() or facts.keys() - own.keys() - {"receipt"}:
             raise self._corrupt("it belongs to another device or epoch")
 
     def _recover(self) -> _State:
         """The state of the file as it is found, with its last TAIL records and the receipt's place in it verified."""
         books = {}
         for digest, data in self._read("SELECT digest, json FROM price_books"):
-            if sha256(data).digest() != digest:
-                raise self._corrupt(f"price book {digest.hex()[:16]}… has been altered")
+            if not isinstance(data, bytes) or sha256(data).digest() != digest:
+                raise self._corrupt("a price book has been altered")
             books[digest] = PriceBook.from_json(data)
         last = self._read("SELECT seq, data, link, total FROM records ORDER BY seq DESC LIMIT 1")
         self._state = _State(Row(*last[0]) if last else _START, None, books)
@@ -362,7 +365,7 @@ class Ledger:
         """Turns what SQLite and the system say into LedgerError."""
         try:
             yield
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
             raise self._corrupt(str(error)) from error
         except (apsw.Error, OSError) as error:
             raise LedgerUnavailable(f"ledger {self.path}: {error}; check that the disk works and has space") from error
