@@ -16,6 +16,16 @@ from appliance.engine.tokens import Tokens
 
 RENDERED_CHARS_MAX = 1 << 22
 GUARDS = range(0xE000, 0xF8FF)  # Private use: assigned by nobody, so hardly ever in a text.
+# What a stranger's template may raise while it renders.
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 TRIAL = (Message("user", "नमस्ते"),)
 
 
@@ -36,7 +46,7 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(template)
             self.encode(TRIAL)
-        except (jinja2.TemplateError, InvalidRequest) as error:
+        except (*TEMPLATE_ERRORS, InvalidRequest) as error:
             raise ValueError(f"the chat template does not render: {error}") from None
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -51,7 +61,7 @@ class ChatTemplate:
                 if size > RENDERED_CHARS_MAX:
                     raise InvalidRequest(f"the conversation is over {RENDERED_CHARS_MAX} characters", "messages")
                 parts.append(part)
-        except jinja2.TemplateError as error:
+        except TEMPLATE_ERRORS as error:
             raise InvalidRequest(f"the model's chat template refuses: {error}", "messages") from None
         return self._tokens.encode_rendered("".join(parts), guard)
 

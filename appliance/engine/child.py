@@ -1,6 +1,6 @@
 """The engine's child process: `python -m appliance.engine.child --fd N`, started by `EngineProcess` and by nobody else.
 
-Threads: the main one loads packages, one receives, one beats, and one per family steps the models. It ends at once when
+Threads: the main one loads packages, one receives, one beats, one waits to be stopped, one per family steps models. It ends at once when
 its parent does (end of file on the socket, or another parent in its place) and on SIGTERM once running calls are done.
 """
 
@@ -64,6 +64,7 @@ class Child:
         self._served: dict[str, Served] = {}
         self._set_aside: dict[str, str] = {}
         self._calls: dict[int, Served] = {}
+        self._serving = False
         self._draining = False
         self._tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._workers = {name: Worker(name, self._deliver, _fail) for name in ("decoder", "encoder")}
@@ -71,15 +72,23 @@ class Child:
 
     def run(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides.
-        signal.signal(signal.SIGTERM, lambda *_: self._tasks.put("stop"))
+        # Blocked here and so in every thread made from now on: only the thread that waits for it gets it, at once.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         for worker in self._workers.values():
             worker.start()
-        for target in (self._receive, self._beat):
+        for target in (self._await_stop, self._receive, self._beat):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
         self._load()
+        self._serving = True
         while self._tasks.get() == "load":
             self._load()
         self._drain()
+
+    def _await_stop(self) -> None:
+        signal.sigwait({signal.SIGTERM})
+        if not self._serving:
+            os._exit(EXIT_DONE)  # Nothing is under way that could be finished.
+        self._tasks.put("stop")
 
     def _drain(self) -> None:
         self._draining = True

@@ -40,13 +40,17 @@ log = logging.getLogger("nukkad.engine")
 class EngineProcess:
     """Implements `Engine`. Belongs to the event loop that `start` runs in.
 
-    The child shares a socket pair with this process: there is no path to guard, and the end of either side is the end of
-    file of the other. It dies with this process, however that ends.
+    The child shares a socket pair with this process: there is no path to guard, and the end of either side is the end
+    of file of the other. It dies with this process, however that ends.
     """
 
-    def __init__(self, store: Path, settings: EngineSettings) -> None:
-        """`store`: root of the package store; every active package in it is served."""
+    def __init__(self, store: Path, settings: EngineSettings, python: str = sys.executable) -> None:
+        """`store`: root of the package store; every active package in it is served.
+
+        `python` runs the child: another environment's, if that is where the runtime for the box's device is.
+        """
         self._store = store
+        self._python = python
         self._settings = settings
         self._link: Link | None = None
         self._pid: int | None = None
@@ -199,8 +203,8 @@ class EngineProcess:
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         """Standard error is ours: the child says what went wrong, never what was asked."""
-        command = [sys.executable, "-P", "-m", "appliance.engine.child", "--fd", str(theirs.fileno())]
-        return subprocess.Popen(
+        command = [self._python, "-P", "-m", "appliance.engine.child", "--fd", str(theirs.fileno())]
+        return subprocess.Popen(  # noqa: S603 - every word of the command is our own
             command,
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,

@@ -110,9 +110,11 @@ class FakeEngine:
             async with self._free:
                 self._running += 1
                 try:
+                    await asyncio.sleep(0)
                     yield Started(prompt_tokens)
                     deltas, completion_tokens, at_limit = _answer(words, request.stop, limit)
                     for sent, delta in enumerate(deltas):
+                        await asyncio.sleep(0)  # Others get a turn between two tokens, as they do in truth.
                         await self.gate.wait()
                         if self.break_after is not None and sent >= self.break_after:
                             raise EngineUnavailable("the engine died: the request was lost")

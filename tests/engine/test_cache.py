@@ -1,0 +1,31 @@
+import pytest
+
+from appliance.engine.cache import Cache, Slots
+
+
+def test_the_lowest_free_slot_is_taken_first() -> None:
+    slots = Slots(3)
+    assert [slots.allocate() for _ in range(3)] == [0, 1, 2]
+    slots.release(1)
+    slots.release(0)
+    assert [slots.allocate(), slots.allocate()] == [0, 1]
+
+
+def test_there_are_no_more_slots_than_there_are() -> None:
+    slots = Slots(1)
+    slots.allocate()
+    assert slots.free == 0
+    with pytest.raises(IndexError):
+        slots.allocate()
+
+
+@pytest.mark.parametrize("slot", [0, 1, -1])
+def test_a_slot_that_is_not_taken_cannot_be_released(slot: int) -> None:
+    with pytest.raises(AssertionError):
+        Slots(1).release(slot)
+
+
+def test_a_cache_has_a_buffer_for_keys_and_values_of_each_layer() -> None:
+    cache = Cache(layers=2, slots=3, kv_heads=4, capacity=5, head_dim=6)
+    assert sorted(cache.buffers) == ["0.key", "0.value", "1.key", "1.value"]
+    assert {buffer.shape for buffer in cache.buffers.values()} == {(3, 4, 5, 6)}

@@ -1,0 +1,134 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from appliance.engine.protocol import (
+    EmbedRequest,
+    GenerateRequest,
+    InvalidRequest,
+    Message,
+    TooLong,
+    UnknownModel,
+)
+from appliance.engine.served import SelfTestError, Served, ServedDecoder, ServedEncoder, load
+from appliance.engine.session import ProviderError
+from models.manifest import Manifest, SelfTest, read_manifest
+from tests.engine.conftest import SMALL
+from tests.support.tiny_models import CONTEXT, IM_START, QUERY_PREFIX, write_chat, write_embed
+
+
+@pytest.fixture(scope="module")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chat(tmp_path_factory.mktemp("served") / "chat")
+
+
+@pytest.fixture(scope="module")
+def embed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_embed(tmp_path_factory.mktemp("served") / "embed")
+
+
+def opened(folder: Path, **changes: Any) -> Served:
+    manifest = read_manifest(folder).model_copy(update=changes)
+    return load(SimpleNamespace(manifest=manifest, digest=b"\7" * 32, folder=folder), SMALL)
+
+
+def decoder(folder: Path, **changes: Any) -> ServedDecoder:
+    served = opened(folder, **changes)
+    assert isinstance(served, ServedDecoder)
+    return served
+
+
+def ask(prompt: str, max_tokens: int | None = None) -> GenerateRequest:
+    return GenerateRequest("tiny-chat", max_tokens, prompt=prompt)
+
+
+def test_it_says_what_runs(chat_folder: Path) -> None:
+    info = opened(chat_folder).info
+    assert (info.name, info.digest, info.lane, info.provider) == (
+        "tiny-chat",
+        b"\7" * 32,
+        "fp32",
+        "CPUExecutionProvider",
+    )
+    assert info.context_tokens == CONTEXT, "the model's own, being shorter than the setting"
+
+
+def test_the_setting_bounds_a_longer_context(chat_folder: Path) -> None:
+    manifest: Manifest = read_manifest(chat_folder)
+    package = SimpleNamespace(manifest=manifest, digest=b"", folder=chat_folder)
+    assert load(package, replace(SMALL, context_tokens=64)).info.context_tokens == 64
+
+
+@pytest.mark.parametrize("length", [CONTEXT - 1, CONTEXT, 10_000_000])
+def test_a_prompt_leaves_room_for_at_least_one_token(chat_folder: Path, length: int) -> None:
+    served = decoder(chat_folder)
+    if length < CONTEXT:
+        assert served.prepare(1, ask("a" * length)).limit == 1
+        return
+    with pytest.raises(TooLong) as refused:
+        served.prepare(1, ask("a" * length))
+    assert refused.value.field == "prompt"
+    with pytest.raises(TooLong) as refused:
+        served.prepare(1, GenerateRequest("m", None, messages=(Message("user", "a" * length),)))
+    assert refused.value.field == "messages"
+
+
+def test_more_tokens_than_fit_after_the_prompt_are_refused(chat_folder: Path) -> None:
+    served = decoder(chat_folder)
+    assert served.prepare(1, ask("abc", CONTEXT - 3)).limit == CONTEXT - 3
+    with pytest.raises(TooLong) as refused:
+        served.prepare(1, ask("abc", CONTEXT - 2))
+    assert refused.value.field == "max_tokens"
+
+
+def test_a_first_token_is_put_before_prompts_where_the_manifest_names_one(chat_folder: Path) -> None:
+    assert decoder(chat_folder).prepare(1, ask("ab")).prompt == [97, 98]
+    impossible = (SelfTest(text="a", tokens=(9999,)),)
+    with pytest.raises(SelfTestError) as failed:
+        decoder(chat_folder, bos_token_id=IM_START, self_test=impossible)
+    answer = int(re.findall(r"begins with token (\d+)", str(failed.value))[0])
+    served = decoder(chat_folder, bos_token_id=IM_START, self_test=(SelfTest(text="a", tokens=(answer,)),))
+    assert served.prepare(1, ask("ab")).prompt == [IM_START, 97, 98]
+
+
+def test_an_empty_prompt_is_nothing_to_go_on_from(chat_folder: Path) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        decoder(chat_folder).prepare(1, ask(""))
+    assert refused.value.field == "prompt"
+
+
+def test_a_model_without_a_template_does_not_chat(chat_folder: Path) -> None:
+    served = decoder(chat_folder, chat=None, tasks=("completion",))
+    with pytest.raises(UnknownModel):
+        served.prepare(1, GenerateRequest("m", None, messages=(Message("user", "a"),)))
+
+
+def test_a_role_puts_the_models_own_prefix_before_each_text(embed_folder: Path) -> None:
+    served = opened(embed_folder)
+    assert isinstance(served, ServedEncoder)
+    assert served.prepare(1, EmbedRequest("m", ("a", "b"), "query")).texts == (QUERY_PREFIX + "a", QUERY_PREFIX + "b")
+    assert served.prepare(1, EmbedRequest("m", ("a",))).texts == ("a",)
+
+
+def test_a_decoder_that_does_not_answer_its_self_test_does_not_serve(chat_folder: Path) -> None:
+    (right,) = read_manifest(chat_folder).self_test
+    wrong = SelfTest(text=right.text, tokens=((right.tokens[0] + 1) % 256,))
+    with pytest.raises(SelfTestError, match=r"self_test\[1\]"):
+        opened(chat_folder, self_test=(right, wrong))
+
+
+def test_an_encoder_that_does_not_answer_its_self_test_does_not_serve(embed_folder: Path) -> None:
+    (right,) = read_manifest(embed_folder).self_test
+    wrong = SelfTest(text=right.text, vector=tuple(-value for value in right.vector))
+    with pytest.raises(SelfTestError, match=r"self_test\[0\] has cosine -"):
+        opened(embed_folder, self_test=(wrong,))
+
+
+def test_a_missing_provider_is_no_reason_to_use_another(embed_folder: Path) -> None:
+    package = SimpleNamespace(manifest=read_manifest(embed_folder), digest=b"", folder=embed_folder)
+    with pytest.raises(ProviderError):
+        load(package, replace(SMALL, provider="NoSuchExecutionProvider"))
