@@ -8,7 +8,6 @@ import unicodedata
 from dataclasses import dataclass
 
 from appliance.text.normalise import normalise
-from appliance.text.scripts import script_of
 
 # Signs that belong to words and that `\w` leaves out: matras, viramas, nuktas, joiners, Arabic points. No dandas.
 _SIGNS = (
@@ -64,13 +63,3 @@ def tokenise(text: str, language: str | None = None) -> tuple[Token, ...]:
 def fold(word: str) -> str:
     """One key for the spellings of a word: no case, no joiners, no nukta in Devanagari, chandrabindu as anusvara."""
     return word.casefold().translate(_FOLDING)
-
-
-def grams(word: str, size: int = 4) -> tuple[str, ...]:
-    """Runs of `size` code points of a word in a script that joins endings to words; the word itself if it is no longer.
-
-    Why: `கட்டணம்` and `கட்டணத்தை` share a stem that no list of suffixes covers in every language.
-    """
-    if len(word) <= size or script_of(word[0]) in (None, "Latn"):
-        return (word,)
-    return tuple(word[at : at + size] for at in range(len(word) - size + 1))

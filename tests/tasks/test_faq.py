@@ -9,7 +9,6 @@ import pytest
 from appliance.engine.process import EngineProcess
 from appliance.engine.settings import EngineSettings
 from appliance.store.collections import Collections, Entry
-from appliance.tasks.glossary import Glossary
 from appliance.tasks.search import Search
 from models.layout import pack
 from models.store import Store
@@ -20,9 +19,7 @@ READY_S = 120
 
 
 @pytest.fixture
-async def search(
-    starters: Starters, tmp_path: Path, collections: Collections, glossary: Glossary
-) -> AsyncIterator[Search]:
+async def search(starters: Starters, tmp_path: Path, collections: Collections) -> AsyncIterator[Search]:
     """Over the real engine with the real package."""
     pack(starters.package("multilingual-e5-small"), tmp_path / "layout")
     store = Store(tmp_path / "store")
@@ -32,7 +29,7 @@ async def search(
     await engine.start()
     try:
         await engine.wait_ready(READY_S)
-        yield Search(engine, collections, glossary)
+        yield Search(engine, collections)
     finally:
         await engine.stop()
 

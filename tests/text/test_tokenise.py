@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.text.tokenise import fold, grams, tokenise
+from appliance.text.tokenise import fold, tokenise
 
 
 def test_places_lead_back_to_the_text_as_given() -> None:
@@ -32,12 +32,6 @@ def test_folding_joins_spellings_but_not_words() -> None:
     assert fold("ज\u093cरूरत") == fold("जरूरत")
     assert fold("Wi\u200dFi") == "wifi"
     assert fold("कल") != fold("काल")
-
-
-def test_grams_cut_only_words_of_scripts_that_join_endings() -> None:
-    assert grams("delivery") == ("delivery",)
-    assert grams("கட்டணம்") == ("கட்ட", "ட்டண", "்டணம", "டணம்")
-    assert grams("घर") == ("घर",)
 
 
 def test_normalising_and_cutting_need_neither_pandas_nor_numpy() -> None:

@@ -1,5 +1,7 @@
 """Search and its collections over HTTP: what is taken, what is refused, and what is billed."""
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -7,11 +9,11 @@ from appliance.box import Box
 from sync.record import Meter, Unit
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
 
-ENTRIES = [
+ENTRIES: list[dict[str, Any]] = [
     {"id": "hours", "question": "दुकान कब खुलती है?", "answer": "सुबह आठ बजे", "tags": ["समय"], "language": "hi"},
     {"id": "emi", "question": "हप्त्यावर टीव्ही?", "answer": "हो"},
 ]
-POINTS = sum(len(entry["question"]) + len(entry["answer"]) for entry in ENTRIES)  # type: ignore[arg-type]
+POINTS = sum(len(entry["question"]) + len(entry["answer"]) for entry in ENTRIES)
 SHEET = "\ufeffid,question,answer\nwater,தண்ணீர் கேன் உண்டா?,ஆம்\n".encode()
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
@@ -28,7 +30,7 @@ async def test_upload_then_search(caller: httpx.AsyncClient, box: Box) -> None:
     assert found.status_code == 200, found.text
     (hit,) = found.json()["results"]
     assert {name: hit[name] for name in ENTRIES[0]} == ENTRIES[0]
-    assert hit["score"] == pytest.approx(hit["meaning"] + 0.02 * hit["terms"], abs=1e-5)
+    assert hit["score"] == pytest.approx(hit["meaning"] + 0.002 * hit["terms"], abs=1e-5)
     assert found.headers["X-Nukkad-Record"].endswith(":2")
 
     indexing, search = (record.draft for record in box.ledger.records(0, 9))
