@@ -105,6 +105,7 @@ class Recipe(_Frozen):
     not_good_at: tuple[Line, ...]
     self_test: tuple[Line, ...] = Field(min_length=1)
     source: Annotated[GgufSource | E5sSource | FolderSource, Field(discriminator="format")]
+    adapter: LocalFile | None = None  # a low-rank adapter, merged into the source's weights
     default_lane: LaneName
     lanes: dict[LaneName, LaneRule] = Field(min_length=1)
     prepend_bos: bool = False

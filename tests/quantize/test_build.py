@@ -13,7 +13,16 @@ from quantize.gate import BelowThreshold
 from quantize.recipe import RecipeError, read_recipe
 from quantize.running import Decoder, Encoder
 from quantize.sources.checkpoint import SourceError
-from tests.quantize.tiny import DECODER_RECIPE, ENCODER_RECIPE, tiny_bert, tiny_llama, write_recipe
+from tests.quantize.tiny import (
+    DECODER_RECIPE,
+    ENCODER_RECIPE,
+    HIDDEN,
+    INNER,
+    tiny_bert,
+    tiny_llama,
+    write_recipe,
+    write_safetensors,
+)
 
 
 def test_a_decoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
@@ -68,6 +77,27 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
     assert names == sorted(path.name for path in second.iterdir())
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_an_adapter_is_merged_and_stands_on_the_card(tmp_path: Path) -> None:
+    name = "encoder.layer.1.output.dense.weight"
+    text = ENCODER_RECIPE.replace('version = "1"', 'version = "1"\nadapter = { path = "tuned.safetensors" }')
+    path = write_recipe(text, tiny_bert(), tmp_path)
+    halves = {f"{name}.a": (2, INNER), f"{name}.b": (HIDDEN, 2)}
+    write_safetensors(
+        tmp_path / "tuned.safetensors",
+        {
+            half: ("F32", shape, np.sin(np.arange(np.prod(shape), dtype=np.float32)).tobytes())
+            for half, shape in halves.items()
+        },
+    )
+    tuned = build(read_recipe(path), tmp_path / "tuned", tmp_path / "cache")
+    path.write_text(ENCODER_RECIPE)
+    plain = build(read_recipe(path), tmp_path / "plain", tmp_path / "cache")
+    first, second = (np.array(read_manifest(folder).self_test[0].vector) for folder in (tuned, plain))
+    assert first @ second < 0.99
+    card = json.loads((tuned / "card.json").read_text())
+    assert card["sources"][-1]["file"] == "tuned.safetensors"
 
 
 def test_a_lane_below_its_threshold_leaves_no_package(tmp_path: Path) -> None:
