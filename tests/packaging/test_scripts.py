@@ -1,0 +1,86 @@
+"""What can be said of the scripts and the Containerfile without running them on a system."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from appliance.settings import Settings
+from tests.support.machine import ROOT
+
+PACKAGING = ROOT / "packaging"
+SCRIPTS = sorted(PACKAGING.glob("*.sh"))
+CONTAINERFILE = (PACKAGING / "oci/Containerfile").read_text()
+
+
+def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(PACKAGING / script), *words], check=False, capture_output=True, text=True)
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every instruction of a kind, lines joined."""
+    joined = CONTAINERFILE.replace("\\\n", " ")
+    return [line.split(None, 1)[1] for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_plain_shell_and_stops_at_errors(script: Path) -> None:
+    assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+    assert script.read_text().startswith("#!/bin/sh\n")
+    assert "\nset -eu\n" in script.read_text()
+    assert script.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
+def test_a_wrong_option_is_named_with_the_next_step(script: str) -> None:
+    done = run(script, "--surprise")
+    assert done.returncode == 1
+    assert "unknown option --surprise" in done.stderr
+    assert f"next: packaging/{script} --help" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
+def test_help_names_every_option(script: str) -> None:
+    text = (PACKAGING / script).read_text()
+    options = set(re.findall(r"^\s+(?:-h \| )?(--[a-z-]+)(?: \| --[a-z-]+)*\)", text, re.MULTILINE)) - {"--help"}
+    shown = run(script, "--help")
+    assert shown.returncode == 0
+    assert options
+    assert all(option in shown.stdout for option in options)
+
+
+def test_settings_files_hold_only_comments_and_known_names() -> None:
+    for name, prefix in (("box.env", "NUKKAD_"), ("node.env", "NUKKAD_NODE_")):
+        for line in (PACKAGING / "systemd" / name).read_text().splitlines():
+            assert line.startswith("#")
+            if "=" in line and not line.startswith("# "):
+                assert line.startswith(f"#{prefix}")
+
+
+def test_the_image_is_made_of_files_that_exist() -> None:
+    copied = [words.split()[:-1] for words in instructions("COPY") if not words.startswith("--from")]
+    assert copied
+    for path in (ROOT / name for names in copied for name in names):
+        assert path.exists(), path
+    ignored = (PACKAGING / "oci/Containerfile.dockerignore").read_text().splitlines()
+    sent = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert {name.split("/")[0] for names in copied for name in names} == sent
+
+
+def test_the_image_runs_as_nobody_special_and_reports_its_health() -> None:
+    assert instructions("USER") == ["10001:10001"]
+    assert instructions("ENTRYPOINT") == ['["nukkad"]'] and instructions("CMD") == ['["serve"]']
+    port = str(Settings().port)
+    assert instructions("EXPOSE") == [port]
+    (check,) = instructions("HEALTHCHECK")
+    assert f"127.0.0.1:{port}/healthz" in check
+    (settings, *_) = instructions("ENV")
+    names = re.findall(r"(NUKKAD_[A-Z_]+)=", settings)
+    assert all(hasattr(Settings(), name.removeprefix("NUKKAD_").lower()) for name in names)
+
+
+def test_the_image_holds_no_secret_and_checks_every_hash() -> None:
+    assert not re.search(r"(?i)password|secret|token|api.?key", CONTAINERFILE)
+    (locked,) = (words for words in instructions("RUN") if "box.txt" in words)
+    assert "--require-hashes" in locked and "--no-deps" in locked
