@@ -15,7 +15,7 @@ from appliance.gateway import charges, errors
 from appliance.gateway.caller import Caller, until
 from appliance.gateway.dialects import DONE, Dialect, Json, Usage, event
 from appliance.gateway.running import Call
-from appliance.meter import Charged, MeterError, Reservation
+from appliance.meter import Charged, MeterError, Reservation, Units
 from appliance.text.points import count_points
 from sync.errors import LedgerError
 from sync.record import Meter, Outcome, Unit
@@ -42,12 +42,14 @@ class Progress:
     """What happened so far. Text is here once it was handed over (streamed) or generated (whole)."""
 
     texts: list[str] = field(default_factory=list)
+    points_most: int = 0  # of the texts one by one; joined they have as many code points or fewer
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reason: str | None = None  # set when the engine finished by itself
 
     def take(self, delta: Delta) -> None:
         self.texts.append(delta.text)
+        self.points_most += count_points(delta.text)
         self.completion_tokens += delta.tokens
 
     def finish(self, event: Finished) -> None:
@@ -112,7 +114,7 @@ class Stream(Response):
                     case Delta():
                         if not progress.texts:
                             self._box.metrics.first_text(monotonic() - began)
-                        reservation.cover(_units(self._job, progress, happened.text))
+                        reservation.cover(_most(self._job, progress.points_most + count_points(happened.text)))
                         if await caller.hand(event(self._job.dialect.piece(happened.text))):
                             progress.take(happened)
                     case Finished():
@@ -149,8 +151,8 @@ async def answer_whole(box: Box, key_id: int, request: Request, job: Job) -> Res
                         case Started():
                             progress.prompt_tokens = happened.prompt_tokens
                         case Delta():
-                            reservation.cover(_units(job, progress, happened.text))
                             progress.take(happened)
+                            reservation.cover(_most(job, progress.points_most))
                         case Finished():
                             progress.finish(happened)
             if progress.reason is None:
@@ -165,13 +167,14 @@ def _events(box: Box, call: Call, job: Job) -> AsyncGenerator[GenerateEvent, Non
 
 
 def _reserve(box: Box, call: Call, job: Job) -> Reservation:
-    tokens = job.request.max_tokens or job.model.context_tokens
-    most = {
-        Unit.REQUESTS: 1,
-        Unit.POINTS_IN: job.points_in,
-        Unit.POINTS_OUT: min(tokens, job.model.context_tokens) * POINTS_PER_TOKEN,
-    }
+    tokens = min(job.request.max_tokens or job.model.context_tokens, job.model.context_tokens)
+    most = _most(job, tokens * POINTS_PER_TOKEN)
     return box.meter.reserve(call.key_id, job.meter, job.model.digest, most, call.request_id)
+
+
+def _most(job: Job, points_out: int) -> Units:
+    """What a call costs at most that gives this much text."""
+    return {Unit.REQUESTS: 1, Unit.POINTS_IN: job.points_in, Unit.POINTS_OUT: points_out}
 
 
 async def _commit(box: Box, reservation: Reservation, job: Job, progress: Progress, outcome: Outcome) -> Charged:
@@ -180,12 +183,12 @@ async def _commit(box: Box, reservation: Reservation, job: Job, progress: Progre
     return charge
 
 
-def _units(job: Job, progress: Progress, more: str = "") -> dict[Unit, int]:
-    """What was used so far, or would be with `more` text. The text is counted whole: NFC joins across pieces."""
+def _units(job: Job, progress: Progress) -> Units:
+    """What was used. The text is counted as a whole: NFC joins across pieces."""
     return {
         Unit.REQUESTS: 1,
         Unit.POINTS_IN: job.points_in,
-        Unit.POINTS_OUT: count_points(progress.text + more),
+        Unit.POINTS_OUT: count_points(progress.text),
         Unit.TOKENS_IN: progress.prompt_tokens,
         Unit.TOKENS_OUT: progress.completion_tokens,
     }

@@ -6,7 +6,7 @@ many clients always send it, and then nothing is ignored.
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from starlette.requests import Request
 
 from appliance.gateway.errors import BadRequest, NotJson
@@ -22,6 +22,17 @@ Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(min_length=1, max_length=STOPS_MAX)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise ValueError("not supported by this box: leave it out")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_refuse_true)]  # a Literal would take 0 for False
+One = Annotated[int, Field(ge=1, le=1)]  # and true for 1
+Zero = Annotated[float, Field(ge=0, le=0)]
 
 
 class Strict(BaseModel):
@@ -66,9 +77,9 @@ class GenerationRequest(Strict):
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=512, description="Taken and not kept: the key is what is billed.")
     # Offered in their neutral value only.
-    n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    n: One | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -90,8 +101,8 @@ class GenerationRequest(Strict):
 class ChatRequest(GenerationRequest):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX)]
     max_completion_tokens: Tokens | None = None
-    logprobs: Literal[False] | None = None
-    store: Literal[False] | None = None
+    logprobs: Off | None = None
+    store: Off | None = None
     response_format: TextFormat | None = None
 
     @property
@@ -107,8 +118,8 @@ class ChatRequest(GenerationRequest):
 
 class CompletionRequest(GenerationRequest):
     prompt: Text
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    echo: Off | None = None
+    best_of: One | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod

@@ -1,16 +1,17 @@
-"""A box to test with: real ledger, meter, keys and sync worker in a temporary folder; the engine and the node are fakes."""
+"""A box to test with: real ledger, meter, keys and sync worker in a temporary folder; engine and node are fakes."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 
 from appliance.app import create_app
 from appliance.box import Box
-from appliance.serve import open_box, serve
+from appliance.engine.protocol import Delta, GenerateEvent, GenerateRequest
+from appliance.serve import claimed, open_box, serve
 from appliance.settings import Settings
 from appliance.store.database import open_database
 from appliance.store.keys import Keys
@@ -25,14 +26,38 @@ from tests.support.memory_node import MemoryNode
 WALLET = 500_000_000  # micro-rupees: ₹500
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Lets others go on until the condition holds; what a test waits for in vain is ended by the test's own timeout."""
+    while not condition():  # noqa: ASYNC110 - conditions of any kind, turned from any thread
+        await asyncio.sleep(0.001)
+
+
 class TestEngine(FakeEngine):
-    """The fake engine with a package store to reload from."""
+    """The fake engine with a package store to reload from, and two more knobs; tests in other threads may turn them.
+
+    `allowed`     how many more deltas may leave, over all streams; None: any number.
+    `echo_times`  every delta is given this many times.
+    """
 
     __test__ = False
     refused: tuple[tuple[str, str], ...] = ()
+    allowed: int | None = None
+    echo_times = 1
 
     async def reload(self) -> tuple[tuple[str, str], ...]:
         return self.refused
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        async with aclosing(super().generate(request)) as events:
+            async for event in events:
+                if not isinstance(event, Delta):
+                    yield event
+                    continue
+                for _ in range(self.echo_times):
+                    await eventually(lambda: self.allowed is None or self.allowed > 0)
+                    if self.allowed is not None:
+                        self.allowed -= 1
+                    yield event
 
 
 class Street:
@@ -97,7 +122,8 @@ def served(street: Street, **settings: int | str) -> Iterator[Served]:
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        await serve(chosen, street.engine, street.clock, stop, street.connect)
+        with claimed(chosen):
+            await serve(chosen, street.engine, street.clock, stop, street.connect)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()

@@ -12,9 +12,10 @@ from appliance.box import Box
 from appliance.engine.protocol import EngineUnavailable, Overloaded
 from appliance.text.points import count_points
 from sync.record import Meter, Outcome, Unit
-from tests.support.box import Street
+from tests.support.box import Street, eventually
 from tests.support.fake_engine import CHAT_MODEL
 
+KEY_ID = 1  # the caller's: the first key of the box
 TEXT = "नमस्ते दुनिया आज का भाव क्या है"
 
 
@@ -84,9 +85,7 @@ async def test_plain_completions_are_metered_as_such(caller: httpx.AsyncClient, 
     assert {record.draft.meter for record in box.ledger.records(0)} == {Meter.COMPLETION}
 
 
-async def test_points_are_counted_on_the_whole_answer_not_on_its_pieces(
-    caller: httpx.AsyncClient, box: Box, street: Street
-) -> None:
+async def test_points_are_counted_on_the_whole_answer_not_on_its_pieces(caller: httpx.AsyncClient, box: Box) -> None:
     decomposed = "e ́ x"  # The accent begins a piece of its own and stays apart.
     joined = "क ़"
     for text in (decomposed, joined):
@@ -124,46 +123,57 @@ async def test_an_engine_that_dies_in_mid_stream_ends_it_with_an_error_and_is_fr
 async def test_a_cancelled_stream_ends_in_order_and_pays_for_what_it_gave(
     caller: httpx.AsyncClient, box: Box, street: Street
 ) -> None:
-    request_id = str(uuid4())
-    given: list[dict[str, Any]] = []
-    street.engine.gate.clear()
-    headers = {"X-Request-Id": request_id}
-    call = asyncio.create_task(
-        caller.post("/v1/chat/completions", json=chat("one two three", stream=True), headers=headers)
-    )
-    while box.running.find(1, _uuid(request_id)) is None:
-        await asyncio.sleep(0)
+    request_id = uuid4()
+    street.engine.allowed = 2
+    headers = {"X-Request-Id": str(request_id)}
+    asked = chat("one two three", stream=True)
+    call = asyncio.create_task(caller.post("/v1/chat/completions", json=asked, headers=headers))
+    await eventually(lambda: street.engine.allowed == 0)
     waiting = await caller.get(f"/v1/usage/requests/{request_id}")
     assert (waiting.status_code, waiting.json()["error"]["code"]) == (409, "still_running")
 
-    street.engine.gate.set()
-    await asyncio.sleep(0)
-    cancelled = await caller.post(f"/v1/requests/{request_id}/cancel")
-    given = events(await call)
+    assert (await caller.post(f"/v1/requests/{request_id}/cancel")).status_code == 202
+    *given, closing = events(await call)
 
-    assert cancelled.status_code in (202, 404)  # 404 when the short answer was complete already
-    told = "".join(event["choices"][0]["delta"].get("content", "") for event in given)
+    told = "".join(event["choices"][0]["delta"]["content"] for event in given)
+    assert told == "one two "
+    assert (closing["nukkad"]["outcome"], closing["nukkad"]["units"]["points_out"]) == ("cancelled", count_points(told))
     found = await caller.get(f"/v1/usage/requests/{request_id}")
-    assert found.json()["units"]["points_out"] == count_points(told)
-    assert given[-1]["nukkad"]["outcome"] == found.json()["outcome"]
+    assert found.json()["units"] == closing["nukkad"]["units"]
+    assert street.engine.cancelled == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_call_cancelled_before_any_text_is_free(
+    caller: httpx.AsyncClient, box: Box, street: Street, stream: bool
+) -> None:
+    street.engine.allowed = 0
+    request_id = uuid4()
+    headers = {"X-Request-Id": str(request_id)}
+    call = asyncio.create_task(caller.post("/v1/chat/completions", json=chat(stream=stream), headers=headers))
+    await eventually(lambda: box.running.find(KEY_ID, request_id) is not None)
+    assert (await caller.post(f"/v1/requests/{request_id}/cancel")).status_code == 202
+    await call
+
+    answer = await caller.get(f"/v1/usage/requests/{request_id}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_billed")
+    assert box.ledger.head().seq == 0
+
+
+async def test_another_key_can_neither_cancel_nor_see_a_call(
     caller: httpx.AsyncClient, box: Box, street: Street
 ) -> None:
-    street.engine.gate.clear()
-    for stream in (False, True):
-        request_id = str(uuid4())
-        headers = {"X-Request-Id": request_id}
-        call = asyncio.create_task(caller.post("/v1/chat/completions", json=chat(stream=stream), headers=headers))
-        while box.running.find(1, _uuid(request_id)) is None:
-            await asyncio.sleep(0)
-        assert (await caller.post(f"/v1/requests/{request_id}/cancel")).status_code == 202
-        await call
-        answer = await caller.get(f"/v1/usage/requests/{request_id}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_billed")
-    assert box.ledger.head().seq == 0
-    assert street.engine.cancelled == 2
+    request_id = uuid4()
+    headers = {"X-Request-Id": str(request_id)}
+    street.engine.allowed = 0
+    call = asyncio.create_task(caller.post("/v1/chat/completions", json=chat(), headers=headers))
+    await eventually(lambda: box.running.find(KEY_ID, request_id) is not None)
+    async with street.caller(box) as other:
+        assert (await other.post(f"/v1/requests/{request_id}/cancel")).status_code == 404
+        street.engine.allowed = None
+        assert (await call).status_code == 200
+        assert (await other.get(f"/v1/usage/requests/{request_id}")).status_code == 404
+    assert (await caller.get(f"/v1/usage/requests/{request_id}")).status_code == 200
 
 
 async def test_one_request_id_is_served_once(caller: httpx.AsyncClient, box: Box) -> None:
@@ -180,9 +190,3 @@ async def test_one_request_id_is_served_once(caller: httpx.AsyncClient, box: Box
 async def test_a_request_id_must_be_a_uuid(caller: httpx.AsyncClient, asked: str) -> None:
     answer = await caller.post("/v1/chat/completions", json=chat(), headers={"X-Request-Id": asked})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Request-Id")
-
-
-def _uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)

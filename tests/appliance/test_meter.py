@@ -1,0 +1,151 @@
+"""The meter within its lease: what fits, what does not, and what a failed or cancelled call leaves behind."""
+
+import asyncio
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from appliance.box import Box
+from appliance.meter import AlreadyRecorded, Credit, LeaseExpired, NotEnrolled, PaymentRequired, Reservation
+from sync.errors import LedgerUnavailable
+from sync.price import cost, default_book
+from sync.record import Meter, Outcome, Unit
+from tests.support.box import Street, eventually
+
+UNITS = {Unit.REQUESTS: 1, Unit.POINTS_IN: 1000, Unit.POINTS_OUT: 1000}
+PRICE = cost(default_book(), Meter.CHAT, UNITS)
+HOUR_S = 3600
+
+
+def reserve(box: Box, request_id: UUID | None = None) -> Reservation:
+    return box.meter.reserve(1, Meter.CHAT, b"m" * 32, UNITS, request_id or uuid4())
+
+
+def credit(box: Box) -> Credit:
+    found = box.meter.credit()
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+async def poor(tmp_path: Path) -> Street:
+    """A box whose wallet pays for three calls of UNITS and a half."""
+    made = Street(tmp_path, wallet=3 * PRICE + PRICE // 2)
+    await made.enrol()
+    return made
+
+
+async def test_a_commit_is_charged_at_the_price_book_and_frees_its_room(box: Box) -> None:
+    with reserve(box) as reservation:
+        assert credit(box).reserved == PRICE
+        charge = await reservation.commit({**UNITS, Unit.TOKENS_IN: 7}, Outcome.COMPLETED)
+    await asyncio.sleep(0)
+    assert charge.cost == PRICE == box.ledger.head().total
+    assert (credit(box).reserved, credit(box).spent) == (0, PRICE)
+    (record,) = box.ledger.records(0)
+    receipt = box.ledger.receipt()
+    assert receipt is not None
+    assert charge.record == record.name
+    assert record.draft.lease == receipt.lease.lease_id
+    assert record.draft.price_book == default_book().digest
+
+
+async def test_a_call_that_fails_is_free_and_gives_its_room_back(box: Box) -> None:
+    with pytest.raises(ZeroDivisionError), reserve(box):
+        raise ZeroDivisionError
+    assert credit(box).reserved == 0
+    assert box.ledger.head().seq == 0
+
+
+async def test_calls_in_flight_together_stay_within_the_lease(poor: Street) -> None:
+    async with poor.box() as box:
+        held = [reserve(box) for _ in range(3)]
+        with pytest.raises(PaymentRequired) as refused:
+            reserve(box)
+        assert refused.value.topup.startswith("upi://pay?")
+        assert "₹0.025 is left" in str(refused.value)
+        with held.pop():
+            pass
+        with reserve(box):
+            pass
+
+
+async def test_what_was_spent_stays_spent_until_the_node_gives_a_new_lease(poor: Street) -> None:
+    async with poor.box() as box:
+        for _ in range(3):
+            with reserve(box) as reservation:
+                await reservation.commit(UNITS, Outcome.COMPLETED)
+        with pytest.raises(PaymentRequired):
+            reserve(box)
+        poor.node.wallet += 10 * PRICE  # The top-up arrives at the node; the box hears of it at the next sync.
+        with pytest.raises(PaymentRequired):
+            reserve(box)
+        assert box.worker is not None
+        await box.worker.sync_now()
+        with reserve(box):
+            pass
+
+
+async def test_a_reservation_grows_until_the_lease_has_no_more_room(poor: Street) -> None:
+    async with poor.box() as box:
+        with reserve(box) as reservation:
+            reservation.cover({**UNITS, Unit.POINTS_OUT: 3000})
+            with pytest.raises(PaymentRequired):
+                reservation.cover({**UNITS, Unit.POINTS_OUT: 5000})
+            reservation.cover(UNITS)
+        assert credit(box).reserved == 0
+
+
+async def test_an_expired_lease_asks_for_the_line(street: Street, box: Box) -> None:
+    street.clock.advance(73 * HOUR_S)
+    with pytest.raises(LeaseExpired, match="nukkad sync"):
+        reserve(box)
+    assert box.worker is not None
+    await box.worker.sync_now()
+    with reserve(box):
+        pass
+
+
+async def test_a_clock_put_back_does_not_lengthen_a_lease(street: Street, box: Box) -> None:
+    street.clock.advance(71 * HOUR_S)
+    with reserve(box):
+        pass
+    street.clock.now_ms -= 71 * HOUR_S * 1000
+    street.clock.since_boot_ns += 2 * HOUR_S * 1_000_000_000
+    with pytest.raises(LeaseExpired):
+        reserve(box)
+
+
+async def test_a_box_without_a_node_serves_nothing_billable(tmp_path: Path) -> None:
+    async with Street(tmp_path).box() as box:
+        assert box.meter.credit() is None
+        with pytest.raises(NotEnrolled, match="nukkad enrol"):
+            reserve(box)
+
+
+async def test_a_request_that_was_recorded_is_not_reserved_again(box: Box) -> None:
+    request_id = uuid4()
+    with reserve(box, request_id=request_id) as reservation:
+        await reservation.commit(UNITS, Outcome.CANCELLED)
+    with pytest.raises(AlreadyRecorded):
+        reserve(box, request_id=request_id)
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_record_and_frees_the_room(box: Box) -> None:
+    with reserve(box) as reservation:
+        waiting = asyncio.create_task(reservation.commit(UNITS, Outcome.COMPLETED))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    await eventually(lambda: credit(box).reserved == 0)
+    assert credit(box).spent == PRICE
+
+
+async def test_a_ledger_that_cannot_write_gives_the_room_back(box: Box) -> None:
+    reservation = reserve(box)
+    box.ledger.close()
+    with pytest.raises(LedgerUnavailable), reservation:
+        await reservation.commit(UNITS, Outcome.COMPLETED)
+    assert box.meter._reserved == 0
