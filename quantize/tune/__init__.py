@@ -1,0 +1,1 @@
+"""Fine-tuning. Needs the workbench extra (torch); nothing that a box runs imports this room."""

@@ -1,0 +1,78 @@
+"""The docs are complete and say what the code says: every setting, command, route and price."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+from fastapi.routing import APIRoute
+
+from appliance import settings as box_settings
+from appliance.cli import app as command_line
+from appliance.gateway.routes import routers
+from sync.node import settings as node_settings
+from sync.node.routes import device, health, operator
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def text(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("setting", [*box_settings.describe(), *node_settings.describe()], ids=lambda setting: setting.name)
+def test_every_setting_is_documented_as_it_is(setting: box_settings.Setting) -> None:
+    assert f"| `{setting.name}` | `{setting.default}` | {setting.meaning} |" in text("settings.md")
+
+
+def commands(group: click.Group, before: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before} {name}")
+        else:
+            yield f"{before} {name}"
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    root = typer.main.get_command(command_line)
+    assert isinstance(root, click.Group)
+    there = set(commands(root, "nukkad"))
+    documented = set(re.findall(r"^\| `(nukkad[a-z -]*[a-z])", text("commands.md"), re.MULTILINE))
+    assert documented == there
+
+
+def routes() -> set[str]:
+    every = [*routers, device.router, health.router, operator.router]
+    found = {f"{method} {route.path}" for router in every for route in router.routes if isinstance(route, APIRoute) for method in route.methods}
+    return {name for name in found if not name.startswith("HEAD ")}
+
+
+def test_every_route_is_documented_and_no_other() -> None:
+    pages = text("api.md") + text("operator.md")
+    documented = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^` ]*)`", pages))
+    assert documented == routes()
+
+
+def test_the_prices_are_the_price_book_s() -> None:
+    book = json.loads((ROOT / "sync" / "default_prices.json").read_text())
+    page = text("prices.md")
+    for meter, rates in book["rates"].items():
+        for unit, rate in rates.items():
+            rupees = f"{rate // 1_000_000}.{rate % 1_000_000:06d}".rstrip("0")
+            assert f"| {meter} | {unit} | ₹{rupees} |" in page, (meter, unit, rupees)
+    assert len(re.findall(r"^\| [a-z]+ \| [a-z_]+ \| ₹", page, re.MULTILINE)) == sum(map(len, book["rates"].values()))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists() or "://" in target, target
+
+
+def test_architecture_stays_under_two_pages() -> None:
+    """Two printed pages hold about 120 lines of this width."""
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 120
