@@ -33,6 +33,9 @@ _numbers = itertools.count(1)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     postgres = Postgres(tmp_path_factory.mktemp("node") / "postgres", connections=60)
     postgres.start()
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        # Kills are tested on servers of their own (test_postgres, test_serve); here no commit need wait for the disk.
+        connection.execute("alter role postgres set synchronous_commit = off")
     yield postgres
     postgres.stop()
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sync.node.app import create_app
 from sync.node.context import Node
 from sync.node.database import Database
+from sync.node.routes.body import JSON_BYTES_MAX
 from sync.segment import SEGMENT_BYTES_MAX, Head, Receipt, SignedReceipt
 from sync.signature import Purpose, request_message, sign
 from tests.sync.node.world import START_MS, Box, balances, count, make_box, make_customer
@@ -230,6 +231,15 @@ async def test_malformed_bodies_are_refused_and_change_nothing(
     assert count(node, "select count(*) from customers") == 1
     assert count(node, "select count(*) from topups") == 0
     assert balances(node) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("/v1/sync/segments", SEGMENT_BYTES_MAX + 1024), ("/v1/devices/enrol", JSON_BYTES_MAX)]
+)
+async def test_a_body_has_a_limit(client: httpx.AsyncClient, path: str, most: int) -> None:
+    assert (await client.post(path, content=b" " * most)).status_code == 400
+    answer = await client.post(path, content=b" " * (most + 1))
+    assert (answer.status_code, code_of(answer)) == (413, "too_large")
 
 
 async def test_no_flipped_bit_of_a_segment_is_billed(client: httpx.AsyncClient, node: Node, box: Box) -> None:

@@ -230,7 +230,7 @@ def test_one_segment_from_many_threads_at_once(node: Node, box: Box) -> None:
     assert balances(node) == (RUPEE, RUPEE, 0)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_loss_replay_and_disorder_give_the_same_bill(node: Node, clock: HeldClock, seed: int) -> None:
     """Boxes of two customers send random runs of what they have, again and again, while money is paid in."""
     dice = random.Random(seed)

@@ -62,11 +62,15 @@ def test_the_life_of_a_server(tmp_path: Path) -> None:
     postgres.stop()
     assert not runs(first)
 
-    # A mark left by a crash, whose number another process has now: this one.
-    (folder / "postgres" / "data" / "postmaster.pid").write_text(f"{os.getpid()}\n{folder}\n1\n5432\n\n\n1 1\nready\n")
-    postgres = Postgres(folder / "postgres", 4)
-    postgres.start()
-    assert read(postgres) == [1]
+    # A mark left by a crash, whose number a process of the same user has now: PostgreSQL alone would refuse to start.
+    with subprocess.Popen([*postgres._prefix, "sleep", "600"]) as foreign:
+        mark = folder / "postgres" / "data" / "postmaster.pid"
+        mark.write_text(f"{foreign.pid}\n{folder}\n1\n5432\n\n\n1 1\nready\n")
+        postgres = Postgres(folder / "postgres", 4)
+        postgres.start()
+        assert read(postgres) == [1]
+        assert foreign.poll() is None
+        foreign.kill()
 
     # Killed, it comes back by itself.
     killed = postgres.pid

@@ -106,6 +106,7 @@ def test_a_paid_standing_topup_is_replaced(node: Node) -> None:
     assert standing(node) == first
     confirm(node, first, paise=12_345)
     assert wallet(node) == 12_345 * 10_000
+    assert count(node, "select count(*) from topups where standing and paid_ms is null") == 1
     second = standing(node)
     assert second.reference != first.reference and second.paid_ms is None
     confirm(node, second, OTHER, paise=100)
