@@ -1,7 +1,8 @@
 """The engine's child process: `python -m appliance.engine.child --fd N`, started by `EngineProcess` and by nobody else.
 
-Threads: the main one loads packages, one receives, one beats, one waits to be stopped, one per family steps models. It ends at once when
-its parent does (end of file on the socket, or another parent in its place) and on SIGTERM once running calls are done.
+Threads: the main one loads packages, one receives, one beats, one waits to be stopped, one per family steps models.
+It ends at once when its parent does (end of file on the socket, or another parent in its place) and on SIGTERM once
+running calls are done.
 """
 
 import argparse

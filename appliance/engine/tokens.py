@@ -6,28 +6,30 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-CHARS_PER_TOKEN_MARGIN = 4
+CHARS_PER_TOKEN_MAX = 64  # No text that means anything has more; the longest words of a vocabulary have about 20.
 
 
 class Tokens:
-    """A package's tokenizer in two forms: one knows control tokens (for templates), one does not (for text).
+    """A package's tokenizer, and for decoders a second form of it that knows control tokens, for templates.
 
     Control tokens are the tokenizer's special tokens and the tokens that end an answer. Neither form truncates or pads.
     Safe to use from several threads.
     """
 
     def __init__(self, path: Path, stop_tokens: Sequence[int] = ()) -> None:
-        """Raises ValueError naming the file if it is no tokenizer or lacks a stop token."""
+        """`stop_tokens`: what ends an answer, none for an encoder (a second form would take as long to open again).
+
+        Raises ValueError naming the file if it is no tokenizer or lacks a stop token.
+        """
         text = path.read_text(encoding="utf-8")
         if stop_tokens:
             text = _mark_special(path, text, stop_tokens)
-        self._control = _open(path, text)
+        self._control = _open(path, text) if stop_tokens else None
         self._plain = _open(path, text)
         self._plain.encode_special_tokens = True
-        added = self._control.get_added_tokens_decoder()
+        added = self._plain.get_added_tokens_decoder()
         self._controls = {token.content: number for number, token in added.items() if token.special}
         self.control_texts = tuple(sorted(self._controls, key=len))
-        self._longest = max((len(text) for text in self._control.get_vocab()), default=1)
 
     def encode(self, text: str, room: int, framed: bool = False) -> list[int] | None:
         """Ids of plain text; None if more than `room`. `framed` adds what the model expects around a text ([CLS] …).
@@ -40,14 +42,15 @@ class Tokens:
         return ids if len(ids) <= room else None
 
     def too_long(self, characters: int, room: int) -> bool:
-        """Whether a text of that size cannot fit, by a margin that leaves no doubt."""
-        return characters > room * self._longest * CHARS_PER_TOKEN_MARGIN
+        """Whether a text of that size need not even be tokenized to know that it does not fit."""
+        return characters > room * CHARS_PER_TOKEN_MAX
 
     def encode_rendered(self, text: str, guard: str) -> list[int]:
         """Ids of a rendered template. Control tokens spelled in it count, except where `guard` breaks their spelling.
 
         The guard characters are removed. Without any, this is exactly what the tokenizer does with the whole text.
         """
+        assert self._control, "only a tokenizer with stop tokens has templates"
         if guard not in text:
             return self._control.encode(text, add_special_tokens=False).ids
         ids: list[int] = []
@@ -63,11 +66,11 @@ class Tokens:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids without control tokens. Unfinished UTF-8 shows as U+FFFD."""
-        return self._control.decode(ids, skip_special_tokens=True)
+        return self._plain.decode(ids, skip_special_tokens=True)
 
     def spell(self, token: int | None) -> str:
         """A token's own spelling, for templates ("" for None)."""
-        return "" if token is None else self._control.id_to_token(token) or ""
+        return "" if token is None else self._plain.id_to_token(token) or ""
 
     def _next_control(self, text: str) -> tuple[int, str]:
         """Where the first control token starts and which (of several there the longest); end of text and "" if none."""

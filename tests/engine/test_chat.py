@@ -91,4 +91,4 @@ def test_a_control_token_of_one_character_does_not_suit_a_chat(tmp_path: Path) -
     tokenizer.add_special_tokens(["§"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="one character"):
-        chat(Tokens(tmp_path / "tokenizer.json"))
+        chat(Tokens(tmp_path / "tokenizer.json", (END,)))

@@ -160,7 +160,8 @@ asyncio.run(main())
 async def test_the_child_dies_with_its_parent_even_when_that_is_killed(packages: Path, kind: str) -> None:
     """Also when a fork of the parent keeps the socket open, so that no end of file tells the child."""
     command = [sys.executable, "-c", PARENT, str(packages), kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as parent:
+    # Not asyncio's: its `wait` would also wait for the fork, which has the pipe.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as parent:  # noqa: ASYNC220
         assert parent.stdout
         child, fork = map(int, (await asyncio.to_thread(parent.stdout.readline)).split())
         assert alive(child)

@@ -55,7 +55,7 @@ def test_of_two_control_tokens_at_one_place_the_longer_counts(tmp_path: Path) ->
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens(["<|im_end|>>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    tokens = Tokens(tmp_path / "tokenizer.json")
+    tokens = Tokens(tmp_path / "tokenizer.json", (END,))
     longer = tokenizer.token_to_id("<|im_end|>>")
     assert tokens.encode_rendered(f"<|im_end|>>{GUARD}", GUARD) == [longer]
 
