@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from quantize.card import tokenizer_digest
 from quantize.sources.e5s import read_e5s_pieces
 from quantize.texts import read_texts
-from tests.quantize.conftest import Starters
+from tests.conftest import Starters
 from tests.quantize.tiny import byte_symbols
 
 E5, SMOL = "multilingual-e5-small", "smollm2-135m-instruct"

@@ -16,7 +16,7 @@ from quantize.running import Decoder, Encoder, Floats
 from quantize.sources.checkpoint import Checkpoint, dense
 from quantize.sources.folder import read_folder
 from quantize.texts import read_texts
-from tests.quantize.conftest import Starters
+from tests.conftest import Starters
 from tests.quantize.graphs import geometry_of, open_decoder, open_encoder
 from tests.quantize.tiny import HEAD_DIM, HEADS, HIDDEN, INNER, KV_HEADS, LAYERS, VOCAB, tiny_tokenizer
 

@@ -5,7 +5,6 @@ import pytest
 
 from appliance.store.collections import Collections
 from appliance.tasks.search import Search
-from tests.quantize.conftest import cache, starters  # noqa: F401 - fixtures
 from tests.support.fake_engine import FakeEngine
 from tests.support.held_clock import HeldClock
 

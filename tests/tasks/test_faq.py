@@ -12,7 +12,7 @@ from appliance.store.collections import Collections, Entry
 from appliance.tasks.search import Search
 from models.layout import pack
 from models.store import Store
-from tests.quantize.conftest import Starters
+from tests.conftest import Starters
 from tests.tasks.shops import Question, kirana, textiles
 
 READY_S = 120

@@ -1,15 +1,20 @@
+"""What several rooms' tests share: the starter packages, built once a run from the recipes and kept nowhere else."""
+
 import os
 from pathlib import Path
 
 import pytest
 
+from models.layout import pack
+from models.store import Store
 from quantize.build import build
 from quantize.progress import ignore_progress
 from quantize.recipe import find_recipe, read_recipe
 from quantize.sources.checkpoint import Checkpoint
 from quantize.sources.read import read_source
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
+STARTERS = ("multilingual-e5-small", "smollm2-135m-instruct")
 SCRIPTS = ("ben", "eng", "guj", "hin", "kan", "mal", "mar", "pan", "tam", "tel", "urd")
 
 
@@ -49,6 +54,18 @@ class Starters:
 @pytest.fixture(scope="session")
 def starters(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Starters:
     return Starters(tmp_path_factory.mktemp("starters"), cache)
+
+
+@pytest.fixture(scope="session")
+def starter_store(starters: Starters, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a store in which the starters serve."""
+    folder = tmp_path_factory.mktemp("starter-store")
+    store = Store(folder / "store")
+    for name in STARTERS:
+        pack(starters.package(name), folder / name)
+        package = store.install(folder / name)
+        store.activate(package.name, package.digest)
+    return folder / "store"
 
 
 @pytest.fixture(scope="session")
