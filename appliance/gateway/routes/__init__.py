@@ -1,5 +1,5 @@
 """Every route of the box."""
 
-from appliance.gateway.routes import admin, health, openai, tasks, usage
+from appliance.gateway.routes import admin, console, health, openai, tasks, usage
 
-routers = (health.router, openai.router, tasks.router, usage.router, admin.router)
+routers = (health.router, openai.router, tasks.router, usage.router, admin.router, console.router)
