@@ -40,6 +40,9 @@ class Running:
         call = self._calls.get(request_id)
         return call if call is not None and call.key_id == key_id else None
 
+    def __len__(self) -> int:
+        return len(self._calls)
+
     def stop_all(self) -> None:
         for call in self._calls.values():
             call.stop.set()

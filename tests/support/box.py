@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from appliance import state
 from appliance.app import create_app
 from appliance.box import Box
 from appliance.engine.protocol import Delta, GenerateEvent, GenerateRequest
@@ -103,40 +104,47 @@ class Street:
 
 
 class Served:
-    """A box behind the real server, in a thread of its own."""
+    """A box behind the real server, in a thread of its own. `key` is a caller's."""
 
-    def __init__(self, street: Street, port: int, key: str) -> None:
+    def __init__(self, street: Street, settings: Settings, key: str) -> None:
         self.street = street
-        self.port = port
+        self.settings = settings
+        self.port = settings.port
         self.key = key
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{settings.port}"
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        with claimed(self.settings):
+            await serve(self.settings, self.street.engine, self.street.clock, self._stop, self.street.connect)
+
+    def start(self) -> None:
+        self._thread.start()
+        wait_until(lambda: answers(f"{self.url}/readyz") or not self._thread.is_alive(), "the box is ready", 20)
+
+    def ask_to_stop(self) -> None:
+        assert self._loop is not None
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self) -> None:
+        self.ask_to_stop()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the box did not stop"
 
 
 @contextmanager
-def served(street: Street, **settings: int | str) -> Iterator[Served]:
-    port = free_port()
-    key = asyncio.run(_enrolled(street))
-    chosen = Settings(state=street.folder, port=port, **settings)  # type: ignore[arg-type]
-    stop = asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def run() -> None:
-        loops.append(asyncio.get_running_loop())
-        with claimed(chosen):
-            await serve(chosen, street.engine, street.clock, stop, street.connect)
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
+def served(street: Street, enrolled: bool = True, **settings: int | str) -> Iterator[Served]:
+    if enrolled:
+        asyncio.run(street.enrol())
+    state.prepare(street.folder)
+    chosen = Settings(state=street.folder, port=free_port(), **settings)  # type: ignore[arg-type]
+    running = Served(street, chosen, street.new_key())
+    running.start()
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz") or not thread.is_alive(), "the box is ready", 20)
-        yield Served(street, port, key)
+        yield running
     finally:
-        if thread.is_alive():
-            loops[0].call_soon_threadsafe(stop.set)
-        thread.join(30)
-        assert not thread.is_alive(), "the box did not stop"
-
-
-async def _enrolled(street: Street) -> str:
-    await street.enrol()
-    return street.new_key()
+        running.stop()

@@ -21,7 +21,12 @@ WAIT_S = 20  # far beyond every bound above: a socket that is still open then wa
 
 @pytest.fixture(scope="module")
 def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    bounds = {"header_s": HEADER_S, "receive_s": RECEIVE_S, "send_s": SEND_S, "body_bytes_max": BODY_BYTES_MAX}
+    bounds: dict[str, Any] = {
+        "header_s": HEADER_S,
+        "receive_s": RECEIVE_S,
+        "send_s": SEND_S,
+        "body_bytes_max": BODY_BYTES_MAX,
+    }
     street = Street(tmp_path_factory.mktemp("shop"))
     street.engine.context_tokens = 1_000_000
     with served(street, **bounds) as running:
