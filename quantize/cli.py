@@ -62,7 +62,7 @@ def build_package(
     except BelowThreshold as error:
         _screen.print(_verdicts(error.verdicts), f"No package of {recipe}: a lane is worse than its recipe allows.")
         raise typer.Exit(1) from None
-    except (RecipeError, SourceError, PackageError) as error:
+    except (RecipeError, SourceError, PackageError, OSError) as error:
         _screen.print(f"Could not build {recipe}: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
     if as_json:

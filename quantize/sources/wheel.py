@@ -106,7 +106,7 @@ def _download(wheel: Wheel, scratch: Path, progress: Progress) -> Path:
 
 
 def _watch(pip: subprocess.Popen[bytes], arriving: Path, wheel: Wheel, report: Callable[[float], None]) -> None:
-    waited_s = 0.0
+    waited_s, most = 0.0, 0
     while True:
         try:
             pip.wait(_POLL_S)
@@ -115,10 +115,10 @@ def _watch(pip: subprocess.Popen[bytes], arriving: Path, wheel: Wheel, report: C
             waited_s += _POLL_S
         if waited_s > _FETCH_S_MAX:
             raise SourceError(f"{wheel.label}: not fetched within {_FETCH_S_MAX} s; try again on a better line")
-        arrived = _bytes_in(arriving)
-        if arrived > wheel.size:
+        most = max(most, _bytes_in(arriving))  # pip moves the file away when it is whole.
+        if most > wheel.size:
             raise SourceError(f"{wheel.label}: longer than the {wheel.size} bytes that the recipe says")
-        report(arrived / wheel.size)
+        report(most / wheel.size)
 
 
 def _bytes_in(folder: Path) -> int:
