@@ -82,10 +82,6 @@ class Batcher:
     def busy(self) -> bool:
         return bool(self._calls)
 
-    @property
-    def running(self) -> int:
-        return len(self._calls)
-
     def submit(self, embedding: Embedding) -> None:
         self._calls.append(embedding)
 

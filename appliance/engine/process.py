@@ -53,7 +53,7 @@ class EngineProcess:
         self._python = python
         self._settings = settings
         self._link: Link | None = None
-        self._pid: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._models: tuple[ModelInfo, ...] = ()
         self._set_aside: tuple[tuple[str, str], ...] = ()
         self._restarts = 0
@@ -71,6 +71,7 @@ class EngineProcess:
         """Begin supervision and return at once; calls are refused as EngineUnavailable until the child is ready."""
         assert self._supervisor is None
         self._supervisor = asyncio.create_task(self._supervise(), name="engine supervisor")
+        self._supervisor.add_done_callback(_report)
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Raises EngineUnavailable when the time is up."""
@@ -85,9 +86,10 @@ class EngineProcess:
 
         Calls in flight finish on the package they began with; a name whose new package fails keeps its old one.
         """
+        link = self._connected()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reloads.append(done)
-        await self._connected().send(Reload())
+        await link.send(Reload())
         await done
         return self._set_aside
 
@@ -96,10 +98,10 @@ class EngineProcess:
         self._stopping = True
         if self._supervisor is None:
             return
-        if self._pid is None:
+        if self._child is None:
             self._supervisor.cancel()
         else:
-            os.kill(self._pid, 15)
+            self._child.terminate()
         await asyncio.wait([self._supervisor], timeout=self._settings.drain_s + STOP_MARGIN_S)
         self._supervisor.cancel()
         await asyncio.gather(self._supervisor, return_exceptions=True)
@@ -116,11 +118,13 @@ class EngineProcess:
         running = sum(call.running for call in calls)
         slots = self._settings.slots * sum(model.family == "decoder" for model in self._models)
         ready = self._ready.is_set()
-        return EngineHealth(ready, self._pid, self._restarts, len(calls) - running, running, slots, self._set_aside)
+        pid = self._child.pid if self._child else None
+        return EngineHealth(ready, pid, self._restarts, len(calls) - running, running, slots, self._set_aside)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         check_embed(request)
         call = await self._call(lambda number: Embed(number, request), "texts")
+        call.running = True  # Its texts take turns with everybody's from now on.
         try:
             outcome = await call.next()
         finally:
@@ -172,8 +176,11 @@ class EngineProcess:
         """One child from start to end; returns why it ended. Whatever happens, the child is gone afterwards."""
         ours, theirs = socket.socketpair()
         with theirs:
-            child = self._spawn(theirs)
-        self._pid = child.pid
+            try:
+                child = self._child = self._spawn(theirs)
+            except OSError as error:
+                ours.close()
+                return f"it could not be started: {error}"
         self._silent_beats = 0
         link = self._link = await Link.open(ours)
         tasks = [asyncio.create_task(self._listen(link)), asyncio.create_task(self._watch())]
@@ -188,18 +195,26 @@ class EngineProcess:
             for task in tasks:
                 task.cancel()
             child.kill()
-            code = await asyncio.shield(asyncio.to_thread(child.wait))
-            self._bury()
-        return f"{reason}, exit {code}"
+            try:
+                await asyncio.shield(asyncio.to_thread(child.wait))
+            finally:
+                self._bury()
+        return f"{reason}, exit {child.returncode}"
 
     def _bury(self) -> None:
         """Note what the child was doing when it ended."""
-        self._link = self._pid = None
+        self._link = self._child = None
         if self._loading and not self._stopping:
             self._strikes[self._loading.digest] += 1
         self._loading = None
         while self._reloads:
-            self._reloads.popleft().set_exception(EngineUnavailable("the engine died while it was loading"))
+            self._answer_reload(EngineUnavailable("the engine died while it was loading"))
+
+    def _answer_reload(self, error: EngineUnavailable | None = None) -> None:
+        """Answer whoever asked first, unless they no longer wait."""
+        done = self._reloads.popleft()
+        if not done.done():
+            done.set_exception(error) if error else done.set_result(None)
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         """Standard error is ours: the child says what went wrong, never what was asked."""
@@ -239,7 +254,7 @@ class EngineProcess:
             log.error("the package %s does not serve: %s", name, reason)
         self._ready.set()
         if not first:
-            self._reloads.popleft().set_result(None)
+            self._answer_reload()
 
     async def _watch(self) -> str:
         """Ends when the child has been silent or loading for too long.
@@ -255,6 +270,12 @@ class EngineProcess:
                 return "it hung"
             if loading_beats * self._settings.beat_s > self._settings.load_s:
                 return "it hung while loading"
+
+
+def _report(supervisor: asyncio.Task[None]) -> None:
+    """Supervision ends only when it is told to; anything else must not go unnoticed."""
+    if not supervisor.cancelled() and (error := supervisor.exception()):
+        log.critical("the engine is no longer supervised", exc_info=error)
 
 
 def child_environment(threads: int) -> dict[str, str]:

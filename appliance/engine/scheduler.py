@@ -59,10 +59,6 @@ class Scheduler:
     def busy(self) -> bool:
         return bool(self._waiting or self._prefilling or self._answering)
 
-    @property
-    def running(self) -> int:
-        return len(self._prefilling) + len(self._answering)
-
     def submit(self, generation: Generation) -> None:
         self._waiting.append(generation)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from appliance.engine.protocol import (
     Delta,
@@ -27,6 +28,8 @@ from appliance.engine.protocol import (
 )
 from tests.engine.conftest import running
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL, FakeEngine
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # One engine answers all of it, as on a box.
 
 WORDS = "one two three four five six seven eight nine ten"
 GREEDY = Sampling(temperature=0)
@@ -60,7 +63,7 @@ async def real(packages: Path) -> AsyncIterator[Case]:
         yield Case(engine, "tiny-chat", "tiny-embed")
 
 
-@pytest.fixture(params=["fake", "process"])
+@pytest_asyncio.fixture(params=["fake", "process"], scope="module", loop_scope="module")
 async def case(request: pytest.FixtureRequest, packages: Path) -> AsyncIterator[Case]:
     made: AbstractAsyncContextManager[Case] = fake() if request.param == "fake" else real(packages)
     async with made as case:
@@ -183,7 +186,7 @@ async def test_closing_a_generation_frees_its_slot(case: Case) -> None:
             async for event in events:
                 if isinstance(event, Delta):
                     break
-    await settled(case.engine)
+    assert (await settled(case.engine)).restarts == 0
     assert isinstance((await collect(case.ask()))[-1], Finished)
 
 

@@ -176,7 +176,7 @@ async def test_the_child_dies_with_its_parent_even_when_that_is_killed(packages:
 
 async def test_a_package_that_hangs_the_engine_while_loading_does_not_take_the_others_down(tmp_path: Path) -> None:
     install(tmp_path / "store", write_embed(tmp_path / "embed"), write_chat(tmp_path / "chat", template=ENDLESS))
-    settings = replace(SMALL, load_s=1.0, backoff_s=0.01)
+    settings = replace(SMALL, load_s=2.0, backoff_s=0.01)
     async with running(tmp_path / "store", settings) as engine:
         health = await engine.health()
         assert health.restarts == 2
@@ -274,6 +274,40 @@ async def test_nothing_that_was_asked_or_answered_is_logged(
     answer = "".join(getattr(event, "text", "") for event in events)
     assert "ration" not in said
     assert answer not in said
+
+
+async def test_a_reload_that_its_caller_gave_up_on_disturbs_nobody(packages: Path) -> None:
+    async with running(packages) as engine:
+        given_up = asyncio.create_task(engine.reload())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await engine.reload() == ()
+        assert (await engine.health()).restarts == 0
+
+
+async def test_a_reload_of_a_child_that_dies_is_told_so(packages: Path) -> None:
+    async with running(packages) as engine:
+        pid = await pid_of(engine)
+        os.kill(pid, signal.SIGSTOP)
+        reload = asyncio.create_task(engine.reload())
+        await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineUnavailable):
+            await reload
+
+
+async def test_a_program_that_cannot_be_started_is_tried_again(packages: Path) -> None:
+    engine = EngineProcess(packages, replace(SMALL, backoff_s=0.01, backoff_s_max=0.02), python="/no/such/python")
+    await engine.start()
+    with pytest.raises(EngineUnavailable):
+        await engine.wait_ready(0.5)
+    assert (await engine.health()).restarts >= 2
+    await engine.stop()
+
+
+def test_the_box_itself_never_loads_the_runtime_of_the_models() -> None:
+    program = "import sys, appliance.engine.process; sys.exit('onnxruntime' in sys.modules or 'jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_child_is_told_nothing_but_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

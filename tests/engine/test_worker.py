@@ -23,10 +23,6 @@ class Countdown:
     def busy(self) -> bool:
         return self.left > 0
 
-    @property
-    def running(self) -> int:
-        return self.left
-
     def submit(self, work: Any, /) -> None:
         self.left += work
 
