@@ -67,10 +67,12 @@ def test_the_life_of_a_server(tmp_path: Path) -> None:
         mark = folder / "postgres" / "data" / "postmaster.pid"
         mark.write_text(f"{foreign.pid}\n{folder}\n1\n5432\n\n\n1 1\nready\n")
         postgres = Postgres(folder / "postgres", 4)
-        postgres.start()
-        assert read(postgres) == [1]
-        assert foreign.poll() is None
-        foreign.kill()
+        try:
+            postgres.start()
+            assert foreign.poll() is None
+        finally:
+            foreign.kill()
+    assert read(postgres) == [1]
 
     # Killed, it comes back by itself.
     killed = postgres.pid
