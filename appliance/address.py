@@ -3,10 +3,12 @@
 import socket
 from pathlib import Path
 
+from appliance.expected import OperatorError
+
 FILE_NAME = "address"
 
 
-class AddressError(Exception):
+class AddressError(OperatorError):
     """The address is not to be had or not known; the message says why and what to do."""
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import httpx
 
 from appliance import address, state
+from appliance.expected import OperatorError
 
 SECONDS_MAX = 120  # loading a model takes its time
 
 
-class AdminError(Exception):
+class AdminError(OperatorError):
     """The box does not run, or said no; the message says why and what to do."""
 
 

@@ -1,8 +1,6 @@
 """A running box: everything its routes work with, made once by whoever starts it."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +10,7 @@ from appliance.engine.protocol import Engine
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.running import Running
 from appliance.meter import CallMeter
+from appliance.node import Connect
 from appliance.settings import Settings
 from appliance.store.keys import Keys
 from appliance.tasks.search import Search
@@ -21,8 +20,6 @@ from sync.identity import Identity
 from sync.ledger import Ledger
 from sync.transport import NodeClient
 from sync.worker import SyncWorker
-
-Connect = Callable[[str, Identity], AbstractAsyncContextManager[NodeClient]]
 
 
 class ServedEngine(Engine, Protocol):

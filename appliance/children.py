@@ -12,11 +12,13 @@ from typing import Self
 
 import httpx
 
+from appliance.expected import OperatorError
+
 STOP_S = 25  # a child's own bounds on stopping are shorter
 _PR_SET_PDEATHSIG = 1
 
 
-class ChildError(Exception):
+class ChildError(OperatorError):
     """A child did not start or ended by itself; the message names it and its log."""
 
 

@@ -18,14 +18,11 @@ import typer
 from rich.console import Console
 
 from appliance import packages, state, tables
-from appliance.address import AddressError
 from appliance.admin import Admin, AdminError
-from appliance.children import ChildError
-from appliance.settings import Settings, SettingsError, from_env
+from appliance.expected import OperatorError
+from appliance.settings import Settings, from_env
 from appliance.store.database import DatabaseError, open_database
 from appliance.store.keys import KeyRefused, Keys
-from appliance.up import UpError
-from appliance.up import up as run_up
 from models.errors import PackageError
 from models.store import Installed, Store
 from sync.clock import SystemClock
@@ -33,18 +30,13 @@ from sync.errors import IdentityError, LedgerError, NodeError
 
 PLUG_INS = "nukkad.commands"
 EXPECTED = (
-    AddressError,
-    AdminError,
-    ChildError,
+    OperatorError,
     DatabaseError,
     IdentityError,
     KeyRefused,
     LedgerError,
     NodeError,
     PackageError,
-    SettingsError,
-    UpError,
-    state.StateError,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -65,6 +57,8 @@ def serve() -> None:
 
 def up() -> None:
     """A box and a billing node on this machine, with the starter models: what `make run` does."""
+    from appliance.up import up as run_up  # noqa: PLC0415
+
     raise typer.Exit(run_up(_settings()))
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from appliance import state
-from appliance.serve import over_http
+from appliance.node import over_http
 from appliance.settings import Settings
 from sync.clock import SystemClock
 from sync.enrol import enrol

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 
+from appliance.claim import claimed
 from appliance.engine.process import EngineProcess
-from appliance.serve import claimed, serve
 from appliance.settings import Settings
 from sync.clock import SystemClock
 
@@ -22,7 +22,10 @@ async def _run(settings: Settings) -> None:
     engine = EngineProcess(settings.store, settings.engine)
     with claimed(settings):
         await engine.start()
+        await asyncio.sleep(0)  # The child is started now: it loads its models while this process imports the server.
         try:
+            from appliance.serve import serve  # noqa: PLC0415
+
             await serve(settings, engine, SystemClock(), stop)
         finally:
             await engine.stop()

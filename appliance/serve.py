@@ -8,20 +8,20 @@ Granian's own supervisor would add a third process and a second interpreter for 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from appliance import address, state
+from appliance import state
 from appliance.app import create_app
-from appliance.box import Box, Connect, ServedEngine
+from appliance.box import Box, ServedEngine
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.running import Running
 from appliance.meter import CallMeter
+from appliance.node import Connect, over_http
 from appliance.settings import Settings
 from appliance.store.collections import Collections
 from appliance.store.database import open_database
@@ -31,22 +31,11 @@ from models.store import Store
 from sync.clock import Clock
 from sync.identity import Identity, load_or_create
 from sync.ledger import Ledger
-from sync.transport import HttpNode, NodeClient, http_client
 from sync.worker import SyncWorker
 
 END_S = 5  # for what is left of streams after they were told to stop
 
 log = logging.getLogger("nukkad")
-
-
-@contextmanager
-def claimed(settings: Settings) -> Iterator[None]:
-    """Inside, the state folder and the address are this process's. Raises StateError, AddressError."""
-    state.prepare(settings.state)
-    with state.hold(settings.state):
-        address.check(settings.host, settings.port)
-        address.note(settings.state, settings.host, settings.port)
-        yield
 
 
 async def serve(
@@ -61,17 +50,6 @@ async def serve(
         async with AsyncExitStack() as opened:
             box = await open_box(settings, engine, clock, connect or over_http(clock), opened)
             await _listen(box, stop)
-
-
-def over_http(clock: Clock) -> Connect:
-    """Reaches a node by its URL. Raises ValueError for a URL that is neither https nor loopback."""
-
-    @asynccontextmanager
-    async def connect(url: str, identity: Identity) -> AsyncIterator[NodeClient]:
-        async with http_client() as http:
-            yield HttpNode(url, http, identity, clock)
-
-    return connect
 
 
 async def open_box(

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.engine.settings import EngineSettings, physical_cores
+from appliance.expected import OperatorError
 
 PREFIX = "NUKKAD_"
 OTHERS = ("NUKKAD_NODE_", "NUKKAD_CACHE")  # read by the node and the package builder; one environment may hold all
 
 
-class SettingsError(Exception):
+class SettingsError(OperatorError):
     """A variable holds what cannot be used; the message names it and the fix."""
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from appliance.expected import OperatorError
+
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 LOCK = "running.lock"
 
 
-class StateError(Exception):
+class StateError(OperatorError):
     """The state folder cannot be used; the message says why and what to do."""
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from appliance import address, state
 from appliance.children import Children, command
 from appliance.enrol import enrol_stopped_box
+from appliance.expected import OperatorError
 from appliance.settings import Settings
 from appliance.store.database import open_database
 from appliance.store.keys import Keys
@@ -34,7 +35,7 @@ NODE_READY_S, BOX_READY_S = 60, 120
 WATCH_S = 0.5
 
 
-class UpError(Exception):
+class UpError(OperatorError):
     """Something on the way to a running box failed; the message says what and what to do."""
 
 

@@ -14,7 +14,7 @@ import pytest
 from appliance import state
 from appliance.address import AddressError
 from appliance.address import check as check_address
-from appliance.serve import claimed
+from appliance.claim import claimed
 from appliance.settings import Settings
 from appliance.state import StateError
 from appliance.text.points import count_points

@@ -11,8 +11,9 @@ import httpx
 from appliance import state
 from appliance.app import create_app
 from appliance.box import Box
+from appliance.claim import claimed
 from appliance.engine.protocol import Delta, GenerateEvent, GenerateRequest
-from appliance.serve import claimed, open_box, serve
+from appliance.serve import open_box, serve
 from appliance.settings import Settings
 from appliance.store.database import open_database
 from appliance.store.keys import Keys
