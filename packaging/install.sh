@@ -159,10 +159,14 @@ for unit in $units; do
     ln -sfn "/etc/systemd/system/$unit" "$root/etc/systemd/system/multi-user.target.wants/$unit"
 done
 
-# Whether every service started here is asked and answers.
+# Whether every service started here is asked and answers, within a minute; one that dies again and again is given up.
 answers() {
-    for _ in $(seq 60); do
+    deadline=$(($(date +%s) + 60))
+    while [ "$(date +%s)" -lt "$deadline" ]; do
         sleep 1
+        for unit in $units; do
+            [ "$(systemctl show -p NRestarts --value "$unit")" -lt 2 ] || return 1
+        done
         if /usr/local/bin/nukkad status >/dev/null 2>&1 &&
             { [ -z "$node" ] || /usr/local/bin/nukkad node customer list >/dev/null 2>&1; }; then
             return 0
@@ -173,6 +177,7 @@ answers() {
 
 if [ -n "$start" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
+    systemctl reset-failed $units 2>/dev/null || true
     systemctl restart $units
     if ! answers; then
         again=''
@@ -181,12 +186,13 @@ if [ -n "$start" ] && [ -d /run/systemd/system ]; then
             systemctl reset-failed $units
             systemctl restart $units
             again="; $before runs again"
-            rm -rf "$release"
+            rm -f "$release/complete" # so that it is built anew, should it be tried again
         fi
-        fail "the new release does not answer within a minute$again" "journalctl -u nukkad -u nukkad-node"
+        fail "the new release does not answer$again" "journalctl -u nukkad -u nukkad-node"
     fi
     echo "Running: $units"
 else
     echo "Not started. On the running system: systemctl daemon-reload && systemctl restart $units"
 fi
-echo "Installed $version ($release). Settings: /etc/nukkad  State: /var/lib/nukkad  Command: nukkad --help"
+echo "Installed $version ($release). Settings: /etc/nukkad  State: /var/lib/nukkad"
+echo "Next: nukkad status; a package from a file: nukkad models install PATH; all commands: nukkad --help"

@@ -22,7 +22,7 @@ if [ -r "$settings" ]; then
     done <"$settings"
 fi
 
-export HOME="$state" PYTHONSAFEPATH=1
+export HOME="$state" NUKKAD_CACHE="$state/cache" PYTHONSAFEPATH=1
 if [ "$(id -u)" = 0 ]; then
     exec runuser -u "$user" -- /opt/nukkad/current/bin/nukkad "$@"
 fi
