@@ -45,13 +45,14 @@ class Edge:
             request_id = scope.setdefault("state", {})["request_id"] = _asked_id(scope) or request_id
             await self._app(scope, receive, marked)
         except ClientDisconnect:
-            status = status or errors.Cancelled.status
+            pass  # It left while its body was read: nobody is there to be answered.
         except Exception as error:  # noqa: BLE001 - the process's edge: whatever happened, the caller gets an answer
             if errors.tell(error) is errors.UNEXPECTED:
                 errors.log_unexpected(error, str(request_id))
             if not status:
                 await errors.response(error)(scope, receive, marked)
         finally:
+            status = status or errors.Cancelled.status
             route = getattr(scope.get("route"), "path", UNMATCHED)
             seconds = (self._clock.monotonic_ns() - began) / 1e9
             self._metrics.answered(route, scope["method"], status, seconds)

@@ -1,5 +1,6 @@
 """One embedding call from the meter to the answer."""
 
+import asyncio
 import base64
 
 import numpy as np
@@ -21,7 +22,8 @@ async def embed(box: Box, key: Key, request: Request, asked: EmbeddingRequest, m
     units = {Unit.REQUESTS: 1, Unit.POINTS_IN: sum(count_points(text) for text in asked.texts)}
     work = _embedded(box, asked, units)
     result, charge = await bill(box, key, request, meter=Meter.EMBEDDING, model=model.digest, most=units, work=work)
-    return JSONResponse(_shown(asked, result), headers=charges.headers(charge))
+    # In a thread: writing out thousands of numbers takes long enough to hold up other callers' streams.
+    return await asyncio.to_thread(_answer, asked, result, charges.headers(charge))
 
 
 async def _embedded(box: Box, asked: EmbeddingRequest, units: Units) -> tuple[EmbedResult, Units]:
@@ -35,7 +37,7 @@ async def _embedded(box: Box, asked: EmbeddingRequest, units: Units) -> tuple[Em
     return result, {**units, Unit.TOKENS_IN: sum(result.tokens)}
 
 
-def _shown(asked: EmbeddingRequest, result: EmbedResult) -> dict[str, object]:
+def _answer(asked: EmbeddingRequest, result: EmbedResult, headers: dict[str, str]) -> Response:
     vectors = np.ascontiguousarray(result.vectors, dtype="<f4")
     shown: list[object] = (
         [base64.b64encode(vector.tobytes()).decode() for vector in vectors]
@@ -43,9 +45,10 @@ def _shown(asked: EmbeddingRequest, result: EmbedResult) -> dict[str, object]:
         else [vector.tolist() for vector in vectors]
     )
     tokens = sum(result.tokens)
-    return {
+    answer = {
         "object": "list",
         "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(shown)],
         "model": asked.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+    return JSONResponse(answer, headers=headers)

@@ -65,7 +65,8 @@ class Progress:
 
 
 class Stream(Response):
-    """Answers with server-sent events. The record is durable before the closing event leaves.
+    """Answers with server-sent events. The record is durable before the closing event leaves, which carries the charge
+    as its `nukkad` (null when the call was cancelled before it gave text and is free).
 
     A caller who leaves pays for what was handed over, and nothing when that was no text. When the engine fails, an
     error event is the last one, no [DONE] follows, and the call is free. When its room in the lease runs out (an answer
@@ -121,13 +122,12 @@ class Stream(Response):
                         progress.finish(happened)
 
     async def _end(self, caller: Caller, reservation: Reservation, progress: Progress) -> None:
-        if progress.reason is None and not progress.texts:
-            if caller.here and not caller.opened:
-                raise errors.Cancelled("the call was cancelled before it gave text; nothing was billed")
-            await caller.close()
-            return
-        outcome = Outcome.COMPLETED if progress.reason else Outcome.CANCELLED
-        charge = await self._charge(reservation, progress, outcome)
+        charge = None
+        if progress.reason or progress.texts:
+            outcome = Outcome.COMPLETED if progress.reason else Outcome.CANCELLED
+            charge = await self._charge(reservation, progress, outcome)
+        elif caller.here and not caller.opened:
+            raise errors.Cancelled("the call was cancelled before it gave text; nothing was billed")
         dialect = self._job.dialect
         await caller.hand(event({**dialect.closing(progress.reason or "stop"), "nukkad": charge}))
         if self._job.include_usage:

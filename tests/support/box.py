@@ -87,12 +87,13 @@ class Street:
 
     @asynccontextmanager
     async def box(self, **settings: int | str) -> AsyncIterator[Box]:
-        """The box, opened; synced once when it is enrolled, so that it has a lease."""
+        """The box, opened; when it is enrolled, its worker has synced and there is a lease."""
         chosen = Settings(state=self.folder, **settings)  # type: ignore[arg-type]
         async with AsyncExitStack() as opened:
             box = await open_box(chosen, self.engine, self.clock, self.connect, opened)
-            if box.worker is not None:
-                await box.worker.sync_now()
+            worker = box.worker
+            if worker is not None:
+                await eventually(lambda: worker.status().synced_ms is not None)
             yield box
 
     @asynccontextmanager

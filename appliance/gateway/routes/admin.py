@@ -63,7 +63,7 @@ async def get_usage(box: TheBox, days: Annotated[str, Query()] = "30") -> dict[s
     """Use and cost of each key over the last `days` days in India, today included."""
     until = day_in_india(box.clock.wall_ms())
     since = until - timedelta(days=read_days(days) - 1)
-    shown = by_key(box.ledger.totals(since, until), box.keys.all())
+    shown = by_key(await asyncio.to_thread(box.ledger.totals, since, until), box.keys.all())
     return {"since": since.isoformat(), "until": until.isoformat(), **shown}
 
 

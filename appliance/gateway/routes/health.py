@@ -16,9 +16,18 @@ async def get_health() -> dict[str, str]:
 
 @router.get("/readyz")
 async def get_readiness(box: TheBox) -> JSONResponse:
-    """200 when a model can answer; 503 while the engine starts or is down."""
+    """200 when a model serves; 503 with the reason when none does."""
     health = await box.engine.health()
-    return JSONResponse({"ready": health.ready}, 200 if health.ready else 503)
+    models = await box.engine.models() if health.ready else ()
+    if models:
+        return JSONResponse({"ready": True, "models": [model.name for model in models]})
+    if not health.ready:
+        reason = "the engine is starting"
+    elif health.set_aside:
+        reason = "; ".join(f"{name} cannot be served: {why}" for name, why in health.set_aside)
+    else:
+        reason = "no package serves: install one with `nukkad models install PATH`"
+    return JSONResponse({"ready": False, "reason": reason}, 503, headers={"Retry-After": "2"})
 
 
 @router.get("/metrics", dependencies=[Depends(known_name)])
