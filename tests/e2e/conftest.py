@@ -9,9 +9,15 @@ from tests.support.house import House
 
 
 @pytest.fixture
-def house(tmp_path: Path, starter_store: Path) -> Iterator[House]:
+def settings() -> dict[str, str]:
+    """More environment for node and box; a test module may say otherwise."""
+    return {}
+
+
+@pytest.fixture
+def house(tmp_path: Path, starter_store: Path, settings: dict[str, str]) -> Iterator[House]:
     """Node and box that run, the box enrolled with the customer `shop`."""
-    made = House(tmp_path, starter_store)
+    made = House(tmp_path, starter_store, **settings)
     try:
         made.start_node()
         made.nukkad("node", "customer", "add", "A shop", "--id", "shop")
@@ -21,5 +27,3 @@ def house(tmp_path: Path, starter_store: Path) -> Iterator[House]:
     finally:
         made.close()
         print(made.logs()[-8000:])
-
-

@@ -58,12 +58,18 @@ class House:
         }
         self.node: subprocess.Popen[bytes] | None = None
         self.box: subprocess.Popen[bytes] | None = None
-        shutil.copytree(packages, root / "box" / "store", symlinks=True, copy_function=os.link)
+        shutil.copytree(packages, root / "box" / "store", symlinks=True)
         (root / "box").chmod(0o700)
 
     def nukkad(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         run = subprocess.run(
-            [NUKKAD, *words], env=self.environment, cwd=self.root, capture_output=True, text=True, timeout=120, check=False
+            [NUKKAD, *words],
+            env=self.environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert not check or run.returncode == 0, f"nukkad {' '.join(words)}: {run.stdout}{run.stderr}"
         return run
@@ -85,7 +91,12 @@ class House:
         log = (self.root / f"{words[0]}.log").open("ab")
         with log:
             return subprocess.Popen(
-                [*prefix, NUKKAD, *words], env=self.environment, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*prefix, NUKKAD, *words],
+                env=self.environment,
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def stop(self, process: "subprocess.Popen[bytes] | None") -> None:
