@@ -90,11 +90,13 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"])
-def test_a_connection_without_whole_headers_is_ended(shop: Served, sent: bytes) -> None:
-    with Line(shop) as line:
+def test_connections_without_whole_headers_are_ended(shop: Served) -> None:
+    lines = [Line(shop) for _ in range(3)]
+    for line, sent in zip(lines, (b"", b"POST /v1/chat", b"POST /v1/chat HTTP/1.1\r\nHost: x\r\n"), strict=True):
         line.send(sent)
-        assert line.drain() in (b"", line.received)
+    for line in lines:
+        with line:
+            assert b"200 OK" not in line.drain()
 
 
 def test_a_body_that_stops_half_way_is_ended_with_408(shop: Served) -> None:
@@ -195,15 +197,13 @@ def test_a_caller_that_does_not_read_is_given_up(shop: Served) -> None:
 
 
 def test_bytes_that_are_no_http_do_no_harm(shop: Served) -> None:
-    for sent in (
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"\x00" * 100,
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"\r\n" * 1000,
-    ):
-        with Line(shop) as line:
-            line.send(sent)
-            line.drain()
+    nonsense = (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03", b"\x00" * 99, b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 999)
+    lines = [Line(shop) for _ in nonsense]
+    for line, sent in zip(lines, nonsense, strict=True):
+        line.send(sent)
+    for line in lines:
+        with line:
+            assert b"200 OK" not in line.drain()
 
 
 # What the tests above need.
