@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Absent())
 for room in ("appliance", "models", "quantize", "sync"):
     package = importlib.import_module(room)
     for module in pkgutil.walk_packages(package.__path__, room + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.startswith("quantize.tune."):  # the workbench's own
             importlib.import_module(module.name)
 """
 

@@ -1,4 +1,4 @@
-"""Money in: an empty wallet is refused with a link, plugged or not; a UTR credits once; the box hears of it by itself."""
+"""Money in: an empty wallet is refused with a link, plugged or not; a UTR credits once; the box hears of it."""
 
 import httpx
 import pytest
