@@ -23,7 +23,7 @@ class LowRank(nn.Module):
 
 
 def adapt(model: nn.Module, rank: int, prefixes: tuple[str, ...]) -> list[nn.Parameter]:
-    """Freezes the model and puts an adapter over every linear layer below the prefixes; returns what is to be trained."""
+    """Freezes the model, puts an adapter over every linear layer below the prefixes, returns what is to be trained."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     trained: list[nn.Parameter] = []

@@ -1,7 +1,8 @@
 """Trains the adapter of shop-search-e5-small: `python -m quantize.tune.search --out models/catalogue/shop-search`.
 
-Contrastive (InfoNCE): a customer's way to ask, in any language, must lie nearer to the shop's question and answer of its
-intent, in any other language, than to those of every other intent in the batch. Deterministic for a seed on one machine.
+Contrastive (InfoNCE): a customer's way to ask, in any language, must lie nearer to the shop's question and answer of
+its intent, in any other language, than to those of every other intent in the batch. Deterministic for a seed on one
+machine.
 """
 
 import argparse
