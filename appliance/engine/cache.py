@@ -1,16 +1,24 @@
 """The key/value cache: a fixed number of slots, each the rows of one sequence in every layer's buffers."""
 
 import heapq
+import mmap
+from collections.abc import Callable
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+def keep(_slot: int) -> None:
+    """Nothing to do when a slot is released."""
+
+
 class Slots:
     """Hands out slot numbers, the lowest free one first: sequences side by side make the smallest batch."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, on_release: Callable[[int], None] = keep) -> None:
         self.count = count
+        self._on_release = on_release
         self._free = list(range(count))
 
     @property
@@ -23,19 +31,39 @@ class Slots:
 
     def release(self, slot: int) -> None:
         assert 0 <= slot < self.count and slot not in self._free
+        self._on_release(slot)
         heapq.heappush(self._free, slot)
 
 
 class Cache:
     """One float32 buffer [slots, kv_heads, capacity, head_dim] for each layer's keys and each layer's values.
 
-    The memory is bounded by that and comes from the system as sequences grow into it.
+    Memory is bounded by that, comes from the system page by page as sequences grow and goes back when they end. Huge
+    pages are declined: the first token of a sequence would take a whole one in every layer and head.
     """
 
     def __init__(self, layers: int, slots: int, kv_heads: int, capacity: int, head_dim: int) -> None:
         self.capacity = capacity
         self.slots = slots
+        self._maps: list[mmap.mmap] = []
+        self._slot_bytes = kv_heads * capacity * head_dim * np.dtype(np.float32).itemsize
         shape = (slots, kv_heads, capacity, head_dim)
         self.buffers: dict[str, NDArray[np.float32]] = {
-            f"{layer}.{part}": np.zeros(shape, dtype=np.float32) for layer in range(layers) for part in ("key", "value")
+            f"{layer}.{part}": self._map(shape) for layer in range(layers) for part in ("key", "value")
         }
+
+    def forget(self, slot: int) -> None:
+        """Give the slot's memory back. What a finished conversation left there is gone, but for parts of pages."""
+        start = -(-slot * self._slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (slot + 1) * self._slot_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            for buffer in self._maps:
+                buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def _map(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        count = prod(shape)
+        size = count * np.dtype(np.float32).itemsize
+        buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        buffer.madvise(mmap.MADV_NOHUGEPAGE)
+        self._maps.append(buffer)
+        return np.frombuffer(buffer, dtype=np.float32, count=count).reshape(shape)

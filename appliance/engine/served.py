@@ -66,7 +66,8 @@ class ServedDecoder:
         cache = Cache(shape.layers, settings.slots, shape.kv_heads, self.info.context_tokens, shape.head_dim)
         decoder = Decoder(session, cache, shape.vocab)
         self._test(manifest, decoder, settings.prefill_tokens)
-        self.stepper = Scheduler(decoder, Slots(settings.slots), settings.prefill_tokens)
+        cache.forget(0)
+        self.stepper = Scheduler(decoder, Slots(settings.slots, cache.forget), settings.prefill_tokens)
 
     def prepare(self, call: int, request: GenerateRequest) -> Generation:
         """Raises TooLong, InvalidRequest, UnknownModel."""

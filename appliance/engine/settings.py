@@ -31,8 +31,8 @@ class EngineSettings:
     """Longest prompt plus answer; a model with a shorter context keeps its own. The cache grows to slots times this."""
     prefill_tokens: int = 128
     """Prompt tokens taken in one step: what a long prompt may delay everybody else by."""
-    batch_tokens: int = 2048
-    """Padded tokens of one encoder batch."""
+    batch_tokens: int = 1024
+    """Padded tokens of one encoder batch: what a bulk of texts may delay a single one by."""
     provider: str = "CPUExecutionProvider"
     """ONNX Runtime's execution provider. Nothing else is used when it is not there: the engine refuses to start."""
     beat_s: float = 1.0

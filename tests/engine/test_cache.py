@@ -25,6 +25,34 @@ def test_a_slot_that_is_not_taken_cannot_be_released(slot: int) -> None:
         Slots(1).release(slot)
 
 
+def test_who_cares_hears_of_a_slot_that_is_released() -> None:
+    released: list[int] = []
+    slots = Slots(2, released.append)
+    slots.release(slots.allocate())
+    assert released == [0]
+
+
+def test_a_forgotten_slot_is_empty_and_its_neighbours_are_as_they_were() -> None:
+    cache = Cache(layers=2, slots=3, kv_heads=2, capacity=64, head_dim=16)  # Two pages a slot.
+    for buffer in cache.buffers.values():
+        buffer[:] = 1
+    cache.forget(1)
+    for buffer in cache.buffers.values():
+        assert (buffer[1] == 0).all()
+        assert (buffer[[0, 2]] == 1).all()
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_forgetting_never_touches_a_neighbour_on_the_same_page(slot: int) -> None:
+    cache = Cache(layers=1, slots=3, kv_heads=1, capacity=100, head_dim=16)  # 6,400 bytes a slot: pages are shared.
+    for buffer in cache.buffers.values():
+        buffer[:] = 1
+    cache.forget(slot)
+    others = [other for other in range(3) if other != slot]
+    for buffer in cache.buffers.values():
+        assert (buffer[others] == 1).all()
+
+
 def test_a_cache_has_a_buffer_for_keys_and_values_of_each_layer() -> None:
     cache = Cache(layers=2, slots=3, kv_heads=4, capacity=5, head_dim=6)
     assert sorted(cache.buffers) == ["0.key", "0.value", "1.key", "1.value"]
