@@ -24,12 +24,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tree(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A minimal Debian with box and node installed, not running."""
     folder = tmp_path_factory.mktemp("tree") / "system"
     unpack_system(folder)
     install(source, folder)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # pytest would keep most of a gigabyte for each of the last three runs
 
 
 def install(source: Path, tree: Path, *words: str) -> str:
@@ -59,3 +60,4 @@ def machine(tree: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copytree(wheels(), folder / "srv/wheels")
     with Machine(folder) as running:
         yield running
+    shutil.rmtree(folder)

@@ -1,7 +1,9 @@
 """Installing into and removing from a system that does not run."""
 
+import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def copy(tree: Path, tmp_path: Path) -> Path:
+def copy(tree: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy that may be taken apart; its files are the same ones, so they may be removed but not written into."""
     subprocess.run(["cp", "-al", str(tree), str(tmp_path / "system")], check=True)
-    return tmp_path / "system"
+    yield tmp_path / "system"
+    shutil.rmtree(tmp_path / "system")
 
 
 def owner(tree: Path, path: str) -> tuple[str, str, int]:
