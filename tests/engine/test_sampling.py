@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from appliance.engine.protocol import Sampling
-from appliance.engine.sampling import LIKELY, Sampler
+from appliance.engine.sampling import Sampler, _likeliest
 
 
 def logits_of(probabilities: list[float]) -> NDArray[np.float32]:
@@ -47,11 +47,32 @@ def test_top_p_counts_within_top_k() -> None:
     assert drawn(Sampling(top_k=2, top_p=0.6), logits_of([0.3, 0.5, 0.2]))[1] == 1
 
 
-def test_top_p_over_more_tokens_than_are_looked_at_first() -> None:
-    logits = np.zeros(LIKELY * 4, dtype=np.float32)
-    kept = drawn(Sampling(top_p=0.5), logits, count=500)
-    assert (kept[LIKELY * 2 + 1 :] == 0).all(), "of equals the smaller ids are kept"
-    assert kept[LIKELY : LIKELY * 2].any()
+def test_of_equal_tokens_the_smaller_ids_are_kept() -> None:
+    logits = np.zeros(2000, dtype=np.float32)
+    for sampling in (Sampling(top_p=0.5), Sampling(top_k=1000), Sampling(top_p=0.5, top_k=2000)):
+        kept = drawn(sampling, logits, count=300)
+        assert kept[:1000].sum() == 1
+        assert kept[500:1000].any()
+
+
+def test_every_part_of_a_large_vocabulary_is_drawn_as_often_as_it_is_likely() -> None:
+    logits = np.random.default_rng(3).standard_normal(3000).astype(np.float32)
+    weights = np.exp(logits)
+    parts = drawn(Sampling(), logits, count=4000).reshape(10, 300).sum(axis=1)
+    assert np.allclose(parts, (weights / weights.sum()).reshape(10, 300).sum(axis=1), atol=0.03)
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=80), st.floats(0.01, 1), st.integers(0, 90))
+def test_what_is_kept_is_what_a_plain_sort_keeps(scores: list[float], top_p: float, top_k: int) -> None:
+    weights = np.exp(np.array(scores, dtype=np.float32))
+    order = sorted(range(len(scores)), key=lambda token: (-weights[token], token))[: top_k or None]
+    wanted = top_p * weights[order].sum(dtype=np.float64)
+    reached = [weights[order[: count + 1]].sum(dtype=np.float64) >= wanted * (1 - 1e-9) for count in range(len(order))]
+    expected = order if top_p == 1 else order[: (reached.index(True) if any(reached) else len(order)) + 1]
+    kept = _likeliest(weights, top_k, top_p).tolist()
+    assert kept == order[: len(kept)]
+    assert abs(len(kept) - len(expected)) <= 1, "rounding may decide about the last one"
+    assert kept
 
 
 @given(
