@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from appliance.engine.protocol import EmbedRequest, Engine, InvalidRequest, ModelInfo, UnknownModel
 from appliance.store.collections import Collections, Entry, Stored, Summary, Vectors
+from appliance.tasks.glossary import Glossary
 from appliance.tasks.terms import TermIndex
 from appliance.text.points import count_points
-from appliance.text.tokenise import tokenise
 
 TASK = "embedding"
 BATCH_TEXTS = 32  # texts sent to the engine at once, so that others get their turn
-TERM_WEIGHT = 0.002  # of one unit of BM25 against cosines, whose differences that matter are about 0.01 here
+TERM_WEIGHT = 0.02  # of one unit of BM25 against cosines, which lie between about 0.7 and 1 for this family of models
 INDEXES_MAX = 16  # collections kept ready in memory
 
 
@@ -83,9 +83,10 @@ class _Index:
 class Search:
     """Lives in the event loop's thread; the store's disk work is done in others."""
 
-    def __init__(self, engine: Engine, collections: Collections) -> None:
+    def __init__(self, engine: Engine, collections: Collections, glossary: Glossary) -> None:
         self._engine = engine
         self._collections = collections
+        self._glossary = glossary
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
         self._renewing = asyncio.Lock()
 
@@ -155,7 +156,7 @@ class Search:
         if not index.entries:
             return Found((), tokens)
         meaning = (index.views @ vector).mean(axis=1)
-        terms = index.terms.scores(_terms(query))
+        terms = index.terms.scores(self._glossary.terms(query))
         scores = meaning + TERM_WEIGHT * terms
         best = np.argsort(-scores, kind="stable")[:limit]  # Equal scores keep the shop's order.
         hits = (Hit(index.entries[i], float(scores[i]), float(meaning[i]), float(terms[i])) for i in best)
@@ -194,12 +195,12 @@ class Search:
             digest=model.digest,
             entries=tuple(each.entry for each in stored),
             views=_stacked(stored),
-            terms=TermIndex([_terms(_words(each.entry)) for each in stored]),
+            terms=TermIndex([self._glossary.terms(_words(each.entry)) for each in stored]),
         )
 
     async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vectors], int]:
-        """Two views of each entry: its question and its answer."""
-        texts = [text for entry in entries for text in (entry.question, entry.answer)]
+        """Two views of each entry: its question, and its question with the answer."""
+        texts = [text for entry in entries for text in (entry.question, f"{entry.question} {entry.answer}")]
         parts, tokens = [], 0
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = tuple(texts[start : start + BATCH_TEXTS])
@@ -217,10 +218,6 @@ class Search:
 
 def _texts(entry: Entry) -> tuple[str, str]:
     return entry.question, entry.answer
-
-
-def _terms(text: str) -> list[str]:
-    return [token.word for token in tokenise(text)]
 
 
 def _words(entry: Entry) -> str:
@@ -245,4 +242,4 @@ def _named(error: InvalidRequest, entries: Sequence[Entry], start: int) -> Excep
     if not place.isdigit():
         return error
     entry = entries[(start + int(place)) // 2]
-    return EntryTooLong(f"entry {entry.id}: {error}; shorten it or make two entries of it", entry.id)
+    return EntryTooLong(f"entry {entry.id}: {error}; shorten the answer or make two entries of it", entry.id)

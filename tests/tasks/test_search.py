@@ -6,6 +6,7 @@ import pytest
 from appliance.engine.protocol import EmbedRequest, EmbedResult, ModelInfo, TooLong, UnknownModel
 from appliance.store.collections import Collections, Entry, UnknownCollection
 from appliance.tasks import search as module
+from appliance.tasks.glossary import Glossary
 from appliance.tasks.search import EntryTooLong, Search
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL, FakeEngine
 
@@ -55,6 +56,15 @@ async def test_a_name_or_a_number_is_met_exactly_in_any_script(search: Search) -
         assert max(hits, key=lambda hit: hit.terms).entry.id == expected, query
 
 
+async def test_terms_cross_languages(search: Search) -> None:
+    """The fake's vectors know no languages; the real model's part is in test_faq."""
+    await fill(search)
+    for query, expected in (("What time do you open?", "hours"), ("किस्त पर मिलेगा?", "emi"), ("కేన్ water", "water")):
+        found = await search.find("faq", query, 3)
+        assert max(found.hits, key=lambda hit: hit.terms).entry.id == expected, query
+        assert found.tokens > 0
+
+
 async def test_the_best_comes_first(search: Search) -> None:
     await fill(search)
     for entry in FAQ:
@@ -81,7 +91,7 @@ async def test_entries_are_passages_and_a_question_is_a_query(search: Search, en
     await search.find("faq", "कब?", 1)
     passages, query = engine.embedded
     assert passages.role == "passage"
-    assert passages.texts[:2] == (FAQ[0].question, FAQ[0].answer)
+    assert passages.texts[:2] == (FAQ[0].question, f"{FAQ[0].question} {FAQ[0].answer}")
     assert (query.role, query.texts) == ("query", ("कब?",))
 
 
@@ -135,17 +145,17 @@ async def test_many_entries_go_to_the_engine_in_parts(search: Search, engine: Wa
     assert (await search.find("faq", "question 37", 1)).hits[0].entry.id == "e37"
 
 
-async def test_an_entry_too_long_for_the_model_is_named(collections: Collections) -> None:
-    search = Search(WatchedEngine(context_tokens=24), collections)
+async def test_an_entry_too_long_for_the_model_is_named(collections: Collections, glossary: Glossary) -> None:
+    search = Search(WatchedEngine(context_tokens=24), collections, glossary)
     entries = tuple(Entry(f"e{n}", "short", "word " * (40 if n == 19 else 1)) for n in range(20))
-    with pytest.raises(EntryTooLong, match=r"entry e19: .*; shorten it") as refused:
+    with pytest.raises(EntryTooLong, match=r"entry e19: .*; shorten the answer") as refused:
         await fill(search, entries)
     assert refused.value.entry_id == "e19"
     assert await search.all() == ()
 
 
-async def test_a_question_too_long_names_the_query(collections: Collections) -> None:
-    search = Search(WatchedEngine(context_tokens=24), collections)
+async def test_a_question_too_long_names_the_query(collections: Collections, glossary: Glossary) -> None:
+    search = Search(WatchedEngine(context_tokens=24), collections, glossary)
     await fill(search)
     with pytest.raises(TooLong) as refused:
         await search.find("faq", "word " * 40, 1)
