@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def _enrol(settings: Settings, environment: dict[str, str]) -> None:
     """The demo customer, with an empty wallet: no money is made up, the node's allowance is enough to try."""
     _ask(environment, "node", "customer", "add", "Demo shop", "--id", CUSTOMER)
     code = _ask(environment, "node", "enrol", CUSTOMER)["code"]
-    asyncio.run(enrol_stopped_box(settings, code))
+    asyncio.run(enrol_stopped_box(replace(settings, node_url=_node_url(environment)), code))
 
 
 def _ask(environment: dict[str, str], *words: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Money in: an empty wallet is refused with a link, plugged or not; a UTR credits once; the box hears of it."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 import segno
@@ -34,28 +36,32 @@ def decode(svg: str) -> str:
     return str(code.text)
 
 
-def test_from_empty_to_paid_and_back(house: House) -> None:
+@pytest.fixture
+def client(house: House) -> Iterator[httpx.Client]:
     key = house.ask("keys", "create", "an app")["secret"]
-    client = httpx.Client(
-        base_url=house.box_url, headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False
-    )
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=house.box_url, headers=headers, timeout=60, trust_env=False) as made:
+        yield made
+
+
+def test_from_empty_to_paid_and_back(house: House, client: httpx.Client) -> None:
     # Plugged: the allowance pays for some calls, then the refusal carries a link to pay.
     refused = spend(client)
     assert refused.status_code == 402
     error = refused.json()["error"]
     assert error["code"] == "credit_exhausted"
-    assert "₹0.05 allowed" in error["message"]
-    standing = refused.json()["topup"]
+    assert "allowed beyond it" in error["message"]
+    standing = error["topup"]
     assert standing.startswith("upi://pay?")
     assert "tr=" in standing
 
     # Unplugged: the same link, also after a restart.
     house.ask("sync")
     house.stop(house.node)
-    assert spend(client).json()["topup"] == standing
+    assert spend(client).json()["error"]["topup"] == standing
     house.stop(house.box)
     house.start_box()
-    assert spend(client).json()["topup"] == standing
+    assert spend(client).json()["error"]["topup"] == standing
     assert house.nukkad("topup", "500", check=False).returncode == 1
     house.start_node()
 

@@ -5,6 +5,7 @@ import base64
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.support.client_count import ClientCount, counted, points
 from tests.support.house import House, answers, wait_until
-from tests.tasks.shops import kirana
+from tests.tasks.shops import read_shop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -36,6 +37,10 @@ class Caller:
         self.headers = {"Authorization": f"Bearer {self.key}"}
         self.openai = OpenAI(base_url=f"{house.box_url}/v1", api_key=self.key, max_retries=0, timeout=60)
         self.http = httpx.Client(base_url=house.box_url, headers=self.headers, timeout=60, trust_env=False)
+
+    def close(self) -> None:
+        self.openai.close()
+        self.http.close()
 
     def find_out(self, request_id: str) -> None:
         """After a broken connection: asks the box what, if anything, was billed."""
@@ -68,8 +73,14 @@ class Caller:
         )
 
 
-def test_every_call_is_billed_once_and_nothing_else(house: House) -> None:
-    caller = Caller(house)
+@pytest.fixture
+def caller(house: House) -> Iterator[Caller]:
+    made = Caller(house)
+    yield made
+    made.close()
+
+
+def test_every_call_is_billed_once_and_nothing_else(caller: Caller) -> None:
     right = search_a_faq(caller)
     embed_in_every_form(caller)
     complete_plainly(caller)
@@ -86,7 +97,8 @@ def test_every_call_is_billed_once_and_nothing_else(house: House) -> None:
 
 def search_a_faq(caller: Caller) -> int:
     """How many of 50 questions in five languages find their entry first: other words, sometimes another language."""
-    entries, questions = kirana()
+    shop = read_shop("acceptance")
+    entries, questions = shop.entries, shop.questions
     upload = [{"id": entry.id, "question": entry.question, "answer": entry.answer} for entry in entries]
     caller.http.put("/v1/collections/faq", json={"entries": upload}).raise_for_status()
     texts = [entry.question + entry.answer for entry in entries]
@@ -261,9 +273,9 @@ def check_nothing_leaked(house: House, secrets: list[str]) -> None:
 
 
 @pytest.mark.system
-def test_unplugged_the_box_starts_and_serves(house: House) -> None:
+def test_unplugged_the_box_starts_and_serves(caller: Caller) -> None:
     """In a network namespace with nothing but loopback: no line, no node."""
-    caller = Caller(house)
+    house = caller.house
     house.stop(house.box)
     inside = 'ip link set lo up && exec "$@"'
     house.start_box(prefix=["unshare", "--net", "sh", "-c", inside, "sh"])
