@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from appliance.box import Box
+from appliance.tasks.search import TERM_WEIGHT
 from sync.record import Meter, Unit
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
 
@@ -30,7 +31,7 @@ async def test_upload_then_search(caller: httpx.AsyncClient, box: Box) -> None:
     assert found.status_code == 200, found.text
     (hit,) = found.json()["results"]
     assert {name: hit[name] for name in ENTRIES[0]} == ENTRIES[0]
-    assert hit["score"] == pytest.approx(hit["meaning"] + 0.02 * hit["terms"], abs=1e-5)
+    assert hit["score"] == pytest.approx(hit["meaning"] + TERM_WEIGHT * hit["terms"], abs=1e-5)
     assert found.headers["X-Nukkad-Record"].endswith(":2")
 
     indexing, search = (record.draft for record in box.ledger.records(0, 9))
