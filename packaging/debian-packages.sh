@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests use as outside oracles. Returns at once when all are there.
 set -eu
 
-packages='chromium debootstrap fonts-noto-core iproute2 skopeo systemd'
+packages='chromium curl debootstrap fonts-noto-core iproute2 skopeo systemd'
 missing=''
 for package in $packages; do
     case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in installed) ;; *) missing="$missing $package" ;; esac

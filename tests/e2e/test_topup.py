@@ -87,8 +87,8 @@ def test_from_empty_to_paid_and_back(house: House, client: httpx.Client) -> None
     other = house.ask("topup", "500")["reference"]
     assert house.nukkad("node", "confirm", other, utr, check=False).returncode == 1
     statement = house.ask("node", "statement", "shop")
-    assert statement["paid_paise"] == 50_000
-    assert len(statement["payments"]) == 1
+    assert statement["topups_paise"] == 50_000
+    assert len(statement["topups"]) == 1
 
     # The box hears of it at its next sync and serves again.
     wait_until(
