@@ -1,7 +1,6 @@
 """`nukkad demo`: real requests in five languages, and the node's statement against what the caller counted itself."""
 
 import json
-import signal
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from appliance.settings import Settings
 from appliance.topups import PAISA
-from appliance.up import CHAT_MODEL, CUSTOMER, SEARCH_MODEL, House, house
+from appliance.up import CHAT_MODEL, CUSTOMER, SEARCH_MODEL, House, end_on_signals, house
 from sync.price import rupees
 
 FAQ = (
@@ -58,7 +57,7 @@ def points(text: str) -> int:
 def demo(settings: Settings, as_json: bool) -> int:
     """0 when the statement equals the count to the code point and the micro-rupee."""
     console = Console(markup=False, emoji=False, highlight=False, stderr=as_json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_signals()
     with house(settings, console) as ready:
         console.print(f"Box and node are ready ({ready.seconds:.1f} s).")
         ready.ask("sync")

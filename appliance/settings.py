@@ -80,7 +80,7 @@ class Settings:
         default=2048, metadata=_whole(16, 131_072, "Longest prompt plus answer, where the model itself allows it.")
     )
     prefill_tokens: int = field(default=128, metadata=_whole(1, 8192, "Prompt tokens taken in one step."))
-    batch_tokens: int = field(default=2048, metadata=_whole(16, 65_536, "Padded tokens of one encoder batch."))
+    batch_tokens: int = field(default=1024, metadata=_whole(16, 65_536, "Padded tokens of one encoder batch."))
     provider: str = field(
         default="CPUExecutionProvider",
         metadata=_any("ONNX Runtime's execution provider; no other is used in its stead."),

@@ -57,7 +57,7 @@ class House:
 def up(settings: Settings) -> int:
     """Until Ctrl-C or SIGTERM; the exit code."""
     console = Console(markup=False, emoji=False, highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_signals()
     try:
         with house(settings, console) as ready:
             console.print(welcome(ready), soft_wrap=True)
@@ -67,6 +67,12 @@ def up(settings: Settings) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. Your data is kept; the next start goes on from here.")
     return 0
+
+
+def end_on_signals() -> None:
+    """Ctrl-C and SIGTERM both end the process in order; a shell that starts it in the background ignores the first."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
 
 
 def welcome(ready: House) -> str:
