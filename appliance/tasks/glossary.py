@@ -64,16 +64,22 @@ def read_glossary(table: str) -> Glossary:
         if len(cells) != len(languages):
             raise ValueError(f"glossary line {number} ({idea}): {len(cells)} languages, not {len(languages)}")
         for language, cell in zip(languages, cells, strict=True):
-            for written in cell.split(","):
-                tokens = tokenise(written)
-                if len(tokens) != 1:
-                    raise ValueError(f"glossary line {number} ({idea}), {language}: {written!r} is not one word")
-                word = tokens[0].word
+            for word in _words(cell, f"glossary line {number} ({idea}), {language}"):
                 stem = _stem(word)
                 whole.setdefault(word, set()).add(idea)
                 if language != ENGLISH and idea != SILENT and len(stem) >= STEM_POINTS_MIN:
                     stems.setdefault(stem, set()).add(idea)
     return Glossary(_frozen(whole), _frozen(stems))
+
+
+def _words(cell: str, place: str) -> tuple[str, ...]:
+    """The folded words of a cell, all in one go, for the table is read at every start. ValueError names the word."""
+    written = cell.split(",")
+    tokens = tokenise("\n".join(written))
+    if len(tokens) != len(written):
+        wrong = next(word for word in written if len(tokenise(word)) != 1)
+        raise ValueError(f"{place}: {wrong!r} is not one word")
+    return tuple(token.word for token in tokens)
 
 
 def _forms(word: str) -> tuple[str, ...]:

@@ -60,8 +60,9 @@ def normalise(text: str, language: str | None = None, *, ascii_digits: bool = Tr
         steps.append(_urdu)
     current, offsets = rewrite(text, ())
     for step in steps:
-        current, later = rewrite(current, step(current))
-        offsets = offsets.then(later)
+        if pieces := tuple(step(current)):  # Most texts need most steps not at all.
+            current, later = rewrite(current, pieces)
+            offsets = offsets.then(later)
     return Normalised(current, offsets)
 
 
