@@ -15,12 +15,15 @@ run: $(BOX)/ready  ## build the starter models once, then serve: a box and a bil
 demo: $(BOX)/ready  ## the same, then real requests in five languages, a sync and the statement in rupees
 	@exec $(BOX)/bin/nukkad demo
 
-test: $(TEST)/ready debian  ## lint, types, contracts, then every test
-	$(MAKE) check
-	$(TEST)/bin/python -m pytest
+# The slow tests build models and start machines; the others wait much, so three run side by side on two cores.
+SLOW := workbench or models or e2e or browser or system
 
-unit: $(TEST)/ready  ## the fast tests only (under a minute)
-	$(TEST)/bin/python -m pytest -m "not (workbench or models or e2e or browser or system)"
+test: $(TEST)/ready debian  ## lint, types, contracts, then every test
+	$(MAKE) check unit
+	$(TEST)/bin/python -m pytest -m "$(SLOW)"
+
+unit: $(TEST)/ready  ## the fast tests only (about a minute)
+	$(TEST)/bin/python -m pytest -n 3 -m "not ($(SLOW))"
 
 check: $(TEST)/ready  ## ruff, mypy --strict and the import contracts
 	$(TEST)/bin/ruff check .
