@@ -186,7 +186,9 @@ async def test_one_request_id_is_served_once(caller: httpx.AsyncClient, box: Box
     assert box.ledger.head().seq == 1
 
 
-@pytest.mark.parametrize("asked", ["not-a-uuid", "{3f2b8c1e-5a70-4d7e-9b56-0c1d2e3f4a5b}", "3f2b8c1e5a704d7e9b560c1d2e3f4a5b"])
+@pytest.mark.parametrize(
+    "asked", ["not-a-uuid", "{3f2b8c1e-5a70-4d7e-9b56-0c1d2e3f4a5b}", "3f2b8c1e5a704d7e9b560c1d2e3f4a5b"]
+)
 async def test_a_request_id_must_be_a_uuid(caller: httpx.AsyncClient, asked: str) -> None:
     answer = await caller.post("/v1/chat/completions", json=chat(), headers={"X-Request-Id": asked})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Request-Id")
