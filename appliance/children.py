@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,7 +40,7 @@ class Children:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them in order.
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has one thread
+                preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - this process has one thread
             )
         self._running[name] = (process, log)
 
@@ -87,7 +88,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:  # The parent was gone before the line above.
+    if os.getppid() != parent:  # It was gone before the line above.
         os._exit(1)

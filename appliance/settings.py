@@ -92,7 +92,8 @@ class Settings:
 
     @property
     def host_names(self) -> tuple[str, ...]:
-        return tuple(name.strip().lower() for name in self.hosts.split(",") if name.strip())
+        """Those of `hosts` and the address listened on: whoever opens the box to a network reaches it by that."""
+        return tuple(name.strip().lower() for name in (*self.hosts.split(","), self.host) if name.strip())
 
     @property
     def engine(self) -> EngineSettings:

@@ -35,6 +35,7 @@ from appliance.engine.messages import (
 )
 from appliance.engine.protocol import (
     Delta,
+    EmbedResult,
     EngineError,
     EngineUnavailable,
     Overloaded,
@@ -202,7 +203,10 @@ class Child:
         for call, outcome in outcomes:
             if not isinstance(outcome, Started | Delta):
                 self._calls.pop(call, None)
-        self._send(*(from_outcome(call, outcome) for call, outcome in outcomes))
+            if isinstance(outcome, EmbedResult):  # Many large answers of one step would not fit one frame together.
+                self._send(from_outcome(call, outcome))
+        if rest := [each for each in outcomes if not isinstance(each[1], EmbedResult)]:
+            self._send(*(from_outcome(call, outcome) for call, outcome in rest))
 
     def _send(self, *messages: FromChild) -> None:
         frame = encode_frame([dump(message) for message in messages])

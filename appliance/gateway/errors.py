@@ -155,7 +155,10 @@ def body(error: Exception) -> dict[str, Any]:
     if isinstance(error, apsw.Error):
         message = "the box's own store cannot be used now: its disk may be full or failing"
     elif told is UNEXPECTED:
-        message = "the box failed to answer this request; nothing was billed; its log names the place"
+        message = (
+            "the box failed to answer this request; its log names the place; GET /v1/usage/requests/ID, with the "
+            "X-Request-Id of this answer, tells whether it was billed"
+        )
     elif isinstance(error, HTTPException):
         message = f"{error.detail}: GET /openapi.json lists every route"
     inner: dict[str, Any] = {

@@ -19,7 +19,7 @@ def test_every_setting_is_read() -> None:
     assert settings.state == Path("/var/lib/nukkad")
     assert settings.store == Path("/var/lib/nukkad/store")
     assert settings.port == 9000
-    assert settings.host_names == ("a.local", "b:1")
+    assert settings.host_names == ("a.local", "b:1", settings.host)
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "-1", "1.5", "x", "९०००", "9" * 5000, "1e3", "0x50"])
