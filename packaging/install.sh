@@ -7,6 +7,7 @@
 #   /etc/nukkad                         settings; written once, then yours
 #   /usr/local/bin/nukkad               the command line, run as the box's user
 set -eu
+umask 022 # The services' users must be able to read what root writes here.
 
 usage() {
     cat <<'USAGE'
@@ -33,6 +34,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --root | --wheels | --python)
         [ $# -gt 1 ] || fail "$1 needs a value" "packaging/install.sh --help"
+        [ "$1" != --root ] || [ -n "${2%/}" ] || fail "--root must name a folder below which a system lies" "leave it out for this machine"
         case $1 in --root) root=${2%/} ;; --wheels) wheels=$2 ;; --python) python=$2 ;; esac
         shift
         ;;

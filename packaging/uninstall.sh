@@ -14,6 +14,7 @@ while [ $# -gt 0 ]; do
     --root)
         [ $# -gt 1 ] || fail "--root needs a value" "packaging/uninstall.sh --help"
         root=${2%/}
+        [ -n "$root" ] || fail "--root must name a folder below which a system lies" "leave it out for this machine"
         shift
         ;;
     --purge-data) purge=yes ;;

@@ -103,6 +103,8 @@ def _check_answer(dsn: str) -> None:
     """A wrong DSN is named before anything waits for it."""
     try:
         psycopg.connect(dsn, connect_timeout=CONNECT_S_MAX).close()
+    except psycopg.ProgrammingError:  # Its text quotes the setting, password and all.
+        raise NodeError("NUKKAD_NODE_DSN: is not of the form postgresql://user:password@host/database") from None
     except psycopg.Error as error:
         raise NodeError(f"NUKKAD_NODE_DSN: no database answers: {str(error).strip()}") from None
 

@@ -82,3 +82,8 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # The database keeps the key's public half: it must never survive a key that does not.
+    finally:
+        os.close(folder)

@@ -41,6 +41,15 @@ def test_a_wrong_option_is_named_with_the_next_step(script: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
+@pytest.mark.parametrize("root", ["", "/"])
+def test_an_unset_root_is_not_this_machine(script: str, root: str) -> None:
+    """`--root "$UNSET" --purge-data` must never reach the machine's own data."""
+    done = run(script, "--root", root)
+    assert done.returncode == 1
+    assert "--root must name a folder" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
 def test_help_names_every_option(script: str) -> None:
     text = (PACKAGING / script).read_text()
     options = set(re.findall(r"^\s+(?:-h \| )?(--[a-z-]+)(?: \| --[a-z-]+)*\)", text, re.MULTILINE)) - {"--help"}
