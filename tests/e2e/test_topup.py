@@ -22,13 +22,19 @@ def settings() -> dict[str, str]:
     return {"NUKKAD_NODE_ALLOWANCE_PAISE": str(ALLOWANCE_PAISE), "NUKKAD_SYNC_S": "1"}
 
 
-def spend(client: httpx.Client) -> httpx.Response:
-    """Embeds until something else than an answer comes."""
-    for _ in range(100):
+def spend(client: httpx.Client) -> tuple[int, httpx.Response]:
+    """Embeds until something else than an answer comes: how many were served, and what came then."""
+    for served in range(100):
         answer = client.post("/v1/embeddings", json={"model": "multilingual-e5-small", "input": TEXT})
         if answer.status_code != 200:
-            return answer
+            return served, answer
     raise AssertionError("100 calls were served on an allowance that pays for 13")
+
+
+def is_refused(client: httpx.Client, topup: str) -> bool:
+    """At once, and with this link."""
+    served, refused = spend(client)
+    return served == 0 and refused.status_code == 402 and refused.json()["error"]["topup"] == topup
 
 
 def decode(svg: str) -> str:
@@ -46,7 +52,8 @@ def client(house: House) -> Iterator[httpx.Client]:
 
 def test_from_empty_to_paid_and_back(house: House, client: httpx.Client) -> None:
     # Plugged: the allowance pays for some calls, then the refusal carries a link to pay.
-    refused = spend(client)
+    served, refused = spend(client)
+    assert served == ALLOWANCE_PAISE * 10_000 // 3600
     assert refused.status_code == 402
     error = refused.json()["error"]
     assert error["code"] == "credit_exhausted"
@@ -58,10 +65,10 @@ def test_from_empty_to_paid_and_back(house: House, client: httpx.Client) -> None
     # Unplugged: the same link, also after a restart.
     house.ask("sync")
     house.stop(house.node)
-    assert spend(client).json()["error"]["topup"] == standing
+    assert is_refused(client, standing)
     house.stop(house.box)
     house.start_box()
-    assert spend(client).json()["error"]["topup"] == standing
+    assert is_refused(client, standing)
     assert house.nukkad("topup", "500", check=False).returncode == 1
     house.start_node()
 
@@ -88,6 +95,7 @@ def test_from_empty_to_paid_and_back(house: House, client: httpx.Client) -> None
     assert house.nukkad("node", "confirm", other, utr, check=False).returncode == 1
     statement = house.ask("node", "statement", "shop")
     assert statement["topups_paise"] == 50_000
+    assert 0 < statement["usage"] <= ALLOWANCE_PAISE * 10_000
     assert len(statement["topups"]) == 1
 
     # The box hears of it at its next sync and serves again.
