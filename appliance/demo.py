@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance.settings import Settings
-from appliance.topups import PAISA
 from appliance.up import CHAT_MODEL, CUSTOMER, SEARCH_MODEL, House, end_on_signals, house
-from sync.price import rupees
+from sync.price import MICRO_PER_PAISA, rupees
 
 FAQ = (
     ("hours", "When is the shop open?", "From 8 in the morning to 9 in the evening, on Sundays until 2."),
@@ -151,6 +150,8 @@ def _show(console: Console, count: Count, billed: Count, equal: bool) -> None:
         table.add_row(meter, unit, *figures, rupees(rate) if rate else "free")
     table.add_section()
     table.add_row("total ₹", "", rupees(count.cost), rupees(billed.cost), "")
-    table.add_row("in paise", "", *(str((side.cost + PAISA // 2) // PAISA) for side in (count, billed)), "")
+    table.add_row(
+        "in paise", "", *(str((side.cost + MICRO_PER_PAISA // 2) // MICRO_PER_PAISA) for side in (count, billed)), ""
+    )
     console.print(table)
     console.print("Equal, to the code point and the paisa." if equal else "NOT EQUAL: please report this.")

@@ -5,16 +5,14 @@ from typing import Any
 
 import segno
 
-from sync.price import rupees
+from sync.price import MICRO_PER_PAISA, rupees
 from sync.segment import TopUp
-
-PAISA = 10_000  # micro-rupees
 
 
 def shown(topup: TopUp) -> dict[str, Any]:
     return {
         "reference": topup.reference,
-        "amount": rupees(topup.amount_paise * PAISA),
+        "amount": rupees(topup.amount_paise * MICRO_PER_PAISA),
         "link": topup.link,
         "status": topup.status,
     }

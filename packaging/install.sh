@@ -70,8 +70,8 @@ if [ -z "$python" ]; then
 fi
 inside "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
     fail "$python is not Python 3.11, which locks/box.txt is made for" "give one: --python /path/to/python3.11"
-case $(inside "$python" -c 'import os, sys; print(os.path.realpath(sys.executable))') in
-/home/* | /root/* | /tmp/*) fail "$python lies in a home folder, which services do not see" "apt-get install python3 python3-venv, or --python /usr/bin/python3" ;;
+case $(inside "$python" -c 'import os, sys; print(os.path.realpath(sys.executable).lstrip("/"))') in
+home/* | root/* | tmp/*) fail "$python lies in a home folder, which services do not see" "apt-get install python3 python3-venv, or --python /usr/bin/python3" ;;
 esac
 inside "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make environments" "apt-get install python3-venv"

@@ -23,6 +23,7 @@ from sync.record import QUANTITY_MAX, Meter, Unit
 BOOK_BYTES_MAX = 16 * 1024
 RATE_MAX = 10**12  # ₹1,000 a unit
 MICRO_PER_RUPEE = 1_000_000
+MICRO_PER_PAISA = 10_000
 
 
 @dataclass(frozen=True)

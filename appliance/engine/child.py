@@ -178,7 +178,7 @@ class Child:
         except BaseException:
             del self._calls[message.call]
             raise
-        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]
+        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]  # likewise
 
     def _find(self, message: Generate | Embed) -> Served:
         name = message.request.model

@@ -13,7 +13,6 @@ from psycopg.rows import class_row
 from sync.node.database import Connection
 from sync.record import Meter
 
-MICRO_PER_PAISA = 10_000
 BANK = "bank"
 
 

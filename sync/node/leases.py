@@ -9,10 +9,10 @@ All boxes of a customer together never hold more than the wallet and the allowan
 from collections.abc import Callable
 
 from sync.node import devices
-from sync.node.accounts import MICRO_PER_PAISA
 from sync.node.database import Connection
 from sync.node.devices import Epoch
 from sync.node.settings import Settings
+from sync.price import MICRO_PER_PAISA
 from sync.segment import Lease
 
 HOUR_MS = 3600 * 1000

@@ -10,9 +10,9 @@ from datetime import date, timedelta, timezone
 from psycopg.rows import class_row
 
 from sync.node import accounts
-from sync.node.accounts import MICRO_PER_PAISA
 from sync.node.customers import Customer
 from sync.node.database import Connection
+from sync.price import MICRO_PER_PAISA
 
 IST = timezone(timedelta(hours=5, minutes=30))
 _IST_MS = 5 * 3600 * 1000 + 30 * 60 * 1000

@@ -6,9 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sync.node.accounts import MICRO_PER_PAISA
 from sync.node.statement import IST
-from sync.price import rupees
+from sync.price import MICRO_PER_PAISA, rupees
 
 Answer = dict[str, Any]
 

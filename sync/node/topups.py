@@ -15,6 +15,7 @@ from sync.node import accounts, customers, upi
 from sync.node.database import Connection
 from sync.node.errors import Refusal
 from sync.node.settings import PAISE_MAX, Settings
+from sync.price import MICRO_PER_PAISA
 from sync.segment import TopUp
 
 LIFE_MS = 72 * 3600 * 1000  # how long a box shows it; money that comes later is credited all the same
@@ -157,7 +158,7 @@ def confirm(
             f"{reference} is paid by UTR {topup.utr}; confirm a second payment on the standing top-up",
         )
     paid = _amount(topup, amount_paise)
-    micro = paid * accounts.MICRO_PER_PAISA
+    micro = paid * MICRO_PER_PAISA
     amounts = {accounts.BANK: micro, accounts.wallet(topup.customer): -micro}
     try:
         with connection.transaction():
