@@ -50,9 +50,19 @@ async def pid_of(engine: EngineProcess) -> int:
 def alive(pid: int) -> bool:
     """Whether the process runs; one that is dead but not yet waited for does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return _state(Path(f"/proc/{pid}")) != "Z"
     except FileNotFoundError:
         return False
+
+
+async def freeze(pid: int) -> None:
+    """Stop the process and return once each of its threads stands still: a signal is on its way for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), "it stands still")
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 async def test_hindi_streams_in_whole_characters_though_its_tokens_do_not(packages: Path) -> None:
@@ -73,7 +83,7 @@ async def test_a_killed_child_costs_the_calls_in_flight_and_comes_back(packages:
     async with running(packages) as engine:
         before = await pid_of(engine)
         expected = await collect(engine.generate(ask()))
-        os.kill(before, signal.SIGSTOP)  # So that the calls are surely under way when it dies.
+        await freeze(before)  # So that the calls are surely under way when it dies.
         calls = [collect(engine.generate(ask())), engine.embed(EmbedRequest("tiny-embed", ("a",)))]
         tasks = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0.05)
@@ -91,7 +101,7 @@ async def test_a_killed_child_costs_the_calls_in_flight_and_comes_back(packages:
 async def test_a_hung_child_is_killed_and_replaced(packages: Path) -> None:
     async with running(packages, replace(SMALL, patience_beats=20)) as engine:
         before = await pid_of(engine)
-        os.kill(before, signal.SIGSTOP)
+        await freeze(before)
         with pytest.raises(EngineUnavailable):
             await collect(engine.generate(ask()))
         await engine.wait_ready(READY_S)
@@ -288,7 +298,7 @@ async def test_a_reload_that_its_caller_gave_up_on_disturbs_nobody(packages: Pat
 async def test_a_reload_of_a_child_that_dies_is_told_so(packages: Path) -> None:
     async with running(packages) as engine:
         pid = await pid_of(engine)
-        os.kill(pid, signal.SIGSTOP)
+        await freeze(pid)
         reload = asyncio.create_task(engine.reload())
         await asyncio.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
