@@ -148,20 +148,32 @@ def install_model(path: Path, as_json: AsJson = False) -> None:
 @models_app.command("activate")
 def activate_model(name: str, digest: str, as_json: AsJson = False) -> None:
     """Let an installed package serve under its name; the first digits of its digest are enough."""
-    found = [
-        package
-        for package in _store().installed()
-        if package.name == name and package.digest.hex().startswith(digest.removeprefix("sha256:").lower())
-    ]
-    if len(found) != 1:
-        raise AdminError(f"{len(found)} packages of {name} begin with {digest}: `nukkad models list` shows them")
-    _serve_package("activate", name, found[0].digest, as_json)
+    _serve_package("activate", name, _installed(digest, name).digest, as_json)
 
 
 @models_app.command("rollback")
 def roll_back_model(name: str, as_json: AsJson = False) -> None:
     """Let the package that served before serve again."""
     _serve_package("rollback", name, None, as_json)
+
+
+@models_app.command("deactivate")
+def deactivate_model(name: str, as_json: AsJson = False) -> None:
+    """Stop serving a name. Its packages stay installed."""
+    if state.is_held(_settings().state):
+        _box().post("/models/deactivate", {"name": name})
+    else:
+        _store().deactivate(name)
+    _print(as_json, {"name": name}, lambda console, shown: console.print(f"{shown['name']} serves no longer."))
+
+
+@models_app.command("remove")
+def remove_model(digest: str, as_json: AsJson = False) -> None:
+    """Delete an installed package that does not serve; the first digits of its digest are enough."""
+    package = _installed(digest)
+    _store().remove(package.digest)
+    answer = {"name": package.name, "version": package.manifest.version, "digest": package.digest.hex()}
+    _print(as_json, answer, lambda console, shown: console.print(f"{shown['name']} {shown['version']} is removed."))
 
 
 def build_app() -> typer.Typer:
@@ -210,6 +222,20 @@ def _with_keys(work: Callable[[Keys], Any]) -> Any:
         return work(Keys(database, SystemClock()))
     finally:
         database.close()
+
+
+def _installed(digest: str, name: str | None = None) -> Installed:
+    """The one installed package whose digest begins so. Raises AdminError."""
+    begins = digest.removeprefix("sha256:").lower()
+    found = [
+        package
+        for package in _store().installed()
+        if package.digest.hex().startswith(begins) and name in (None, package.name)
+    ]
+    if not begins or len(found) != 1:
+        of = f" of {name}" if name else ""
+        raise AdminError(f"{len(found)} packages{of} begin with {digest!r}: `nukkad models list` shows them")
+    return found[0]
 
 
 def _serve_package(verb: str, name: str, digest: bytes | None, as_json: bool) -> None:

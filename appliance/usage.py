@@ -37,8 +37,8 @@ def by_key(totals: Iterable[Total], keys: Iterable[Key]) -> dict[str, Any]:
     shown = [
         {
             "id": key_id,
-            "name": names[key_id].name,
-            "hint": names[key_id].hint,
+            "name": names[key_id].name if key_id in names else "",  # box.db may be younger than the ledger.
+            "hint": names[key_id].hint if key_id in names else "",
             **summed(total for total in found if total.key_id == key_id),
         }
         for key_id in used

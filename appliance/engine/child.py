@@ -63,9 +63,11 @@ class Child:
         self._quarantined = frozenset(configure.quarantined)
         self._store = Store(Path(configure.store))
         self._sending = threading.Lock()
+        self._swapping = threading.Lock()  # A call is handed to a stepper before that one retires, or to its successor.
         self._served: dict[str, Served] = {}
         self._set_aside: dict[str, str] = {}
         self._calls: dict[int, Served] = {}
+        self._handling_since: float | None = None
         self._serving = False
         self._draining = False
         self._tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -111,7 +113,7 @@ class Child:
             except PackageError as error:
                 self._set_aside[name] = str(error)
         for name in [name for name in self._served if name not in wanted and name not in self._set_aside]:
-            self._retire(self._served.pop(name))
+            self._swap(name, None)
         for name, package in wanted.items():
             if name not in self._served or self._served[name].info.digest != package.digest:
                 self._open(name, package)
@@ -127,21 +129,27 @@ class Child:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one package, the others serve
             self._set_aside[name] = f"{type(error).__name__}: {error}"
             return
-        self._workers[served.info.family].add(served.stepper)
-        before = self._served.get(name)
-        self._served[name] = served
-        if before:
-            self._retire(before)
+        self._worker(served).add(served.stepper)
+        self._swap(name, served)
 
-    def _retire(self, served: Served) -> None:
-        self._workers[served.info.family].retire(served.stepper)
+    def _swap(self, name: str, served: Served | None) -> None:
+        """Calls from now on go to `served`, or to nobody; those already handed over finish where they are."""
+        with self._swapping:
+            before = self._served.pop(name, None)
+            if served:
+                self._served[name] = served
+            if before:
+                self._worker(before).retire(before.stepper)
 
     # Calls.
 
     def _receive(self) -> None:
         try:
             while True:
-                self._handle(parse_to_child(receive_frame(self._connection)))
+                message = parse_to_child(receive_frame(self._connection))
+                self._handling_since = time.monotonic()
+                self._handle(message)
+                self._handling_since = None
         except (EOFError, ConnectionError):
             os._exit(EXIT_DONE)
         except WireError as error:
@@ -154,7 +162,8 @@ class Child:
         match message:
             case Generate() | Embed():
                 try:
-                    self._submit(message)
+                    with self._swapping:
+                        self._submit(message)
                 except EngineError as error:
                     self._send(from_outcome(message.call, error))
             case Cancel(call):
@@ -217,9 +226,14 @@ class Child:
                 os._exit(EXIT_DONE)  # Nobody is there to hear anything.
 
     def _beat(self) -> None:
-        """Say that no step is stuck; find out whether the parent is gone while something else holds its socket open."""
+        """Say that nothing is stuck, neither a step nor the intake of calls.
+
+        It also finds out that the parent is gone while something else holds its socket open.
+        """
         while os.getppid() == self._parent:
-            if all(worker.step_s() < self._settings.step_s for worker in self._workers.values()):
+            since = self._handling_since
+            handling_s = time.monotonic() - since if since else 0.0
+            if max(handling_s, *(worker.step_s() for worker in self._workers.values())) < self._settings.step_s:
                 self._send(Beat())
             time.sleep(self._settings.beat_s)
         os._exit(EXIT_DONE)

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 from appliance import cli, tables
 from appliance.address import AddressError
 from appliance.admin import AdminError
-from appliance.settings import SettingsError
+from appliance.settings import Settings, SettingsError
 from appliance.store.keys import KeyRefused
 from models.errors import PackageError
 from sync.errors import NodeError
 from tests.support.box import Served, Street, served
+from tests.support.tiny_models import install, write_embed
 
 runner = CliRunner()
 
@@ -57,6 +58,8 @@ def test_packages_work_on_a_stopped_box(folder: Path) -> None:
     refused(PackageError, "models", "install", "/nowhere")
     refused(PackageError, "models", "rollback", "x")
     assert "models list" in refused(AdminError, "models", "activate", "x", "abc")
+    assert "models list" in refused(AdminError, "models", "remove", "abc")
+    refused(PackageError, "models", "deactivate", "x")
 
 
 def test_commands_on_a_box_that_does_not_run_say_how_to_start_it(folder: Path) -> None:
@@ -101,6 +104,18 @@ def check_running(shop: Served) -> None:
     assert "upi://pay?tr=" in shown
     assert "already enrolled" in refused(AdminError, "enrol", "GOOD-CODE")
     assert "no package serves under this name" in refused(AdminError, "models", "rollback", "x")
+    assert "no package serves under this name" in refused(AdminError, "models", "deactivate", "x")
+
+
+def test_a_package_comes_serves_and_goes_by_the_first_digits_of_its_digest(folder: Path, tmp_path: Path) -> None:
+    (package,) = install(Settings(state=folder).store, write_embed(tmp_path / "a"))
+    digits = package.digest.hex()[:8]
+    assert answered("models", "deactivate", "tiny-embed") == {"name": "tiny-embed"}
+    assert answered("models", "activate", "tiny-embed", digits)["digest"] == package.digest.hex()
+    refused(PackageError, "models", "remove", digits)
+    assert "serves no longer" in said("models", "deactivate", "tiny-embed")
+    assert answered("models", "remove", digits)["digest"] == package.digest.hex()
+    assert answered("models", "list") == {"models": []}
 
 
 def test_main_prints_one_line_for_what_is_expected(

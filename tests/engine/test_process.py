@@ -247,6 +247,29 @@ async def test_reload_follows_the_store(tmp_path: Path) -> None:
         assert (await engine.health()).restarts == 0
 
 
+async def test_calls_that_come_while_packages_are_swapped_are_all_answered(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    install(store, write_embed(tmp_path / "a"))
+    install(store, write_embed(tmp_path / "b", seed=1))
+    swapped = asyncio.Event()
+    async with running(store) as engine:
+
+        async def keep_asking() -> int:
+            asked = 0
+            while not swapped.is_set():
+                await engine.embed(EmbedRequest("tiny-embed", ("a",)))
+                asked += 1
+            return asked
+
+        callers = [asyncio.create_task(keep_asking()) for _ in range(2)]
+        for _ in range(10):
+            Store(store).roll_back("tiny-embed")
+            assert await engine.reload() == ()
+        swapped.set()
+        async with asyncio.timeout(READY_S):
+            assert min(await asyncio.gather(*callers)) > 10
+
+
 async def test_a_new_package_that_fails_leaves_the_old_one_serving(tmp_path: Path) -> None:
     store = tmp_path / "store"
     (good,) = install(store, write_script(tmp_path / "script"))

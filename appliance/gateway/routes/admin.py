@@ -18,6 +18,7 @@ from appliance.gateway.errors import BadRequest, Conflict
 from appliance.gateway.routes.usage import read_days
 from appliance.gateway.schemas import Name, Strict, documented, read
 from appliance.usage import by_key, day_in_india
+from models.store import Store
 from sync import enrol
 from sync.price import rupees
 from sync.transport import NodeClient
@@ -49,8 +50,12 @@ class Activate(Strict):
     digest: Hex
 
 
-class RollBack(Strict):
+class OneModel(Strict):
     name: Name
+
+
+class Remove(Strict):
+    digest: Hex
 
 
 @router.get("/status")
@@ -138,24 +143,55 @@ async def install_model(request: Request, box: TheBox) -> dict[str, Any]:
 
 @router.post("/models/activate", openapi_extra=documented(Activate))
 async def activate_model(request: Request, box: TheBox) -> dict[str, Any]:
+    """A package that the engine cannot serve is refused, and what served before goes on serving."""
     asked = await read(request, Activate)
+    before = await asyncio.to_thread(_serving, box.packages, asked.name)
     package = await asyncio.to_thread(box.packages.activate, asked.name, bytes.fromhex(asked.digest))
-    return await _reloaded(box, package.name, package.digest)
+    if (refused := await _refusal(box, asked.name)) is None:
+        return {"name": package.name, "digest": package.digest.hex()}
+    if before is None:
+        await asyncio.to_thread(box.packages.deactivate, asked.name)
+    else:
+        await asyncio.to_thread(box.packages.activate, asked.name, before)
+    await box.engine.reload()
+    raise Conflict(f"the engine cannot serve this package ({refused}): what served before goes on", "digest")
 
 
-@router.post("/models/rollback", openapi_extra=documented(RollBack))
+@router.post("/models/rollback", openapi_extra=documented(OneModel))
 async def roll_back_model(request: Request, box: TheBox) -> dict[str, Any]:
-    asked = await read(request, RollBack)
+    asked = await read(request, OneModel)
     package = await asyncio.to_thread(box.packages.roll_back, asked.name)
-    return await _reloaded(box, package.name, package.digest)
+    if (refused := await _refusal(box, asked.name)) is None:
+        return {"name": package.name, "digest": package.digest.hex()}
+    await asyncio.to_thread(box.packages.roll_back, asked.name)
+    await box.engine.reload()
+    raise Conflict(f"the engine cannot serve the one before ({refused}): what serves now goes on", "name")
 
 
-async def _reloaded(box: Box, name: str, digest: bytes) -> dict[str, Any]:
-    """Let the engine serve what is active now. Raises Conflict when it could not load this package."""
-    refused = dict(await box.engine.reload())
-    if name in refused:
-        raise Conflict(f"{name} is active but the engine cannot serve it ({refused[name]}): roll it back", "name")
-    return {"name": name, "digest": digest.hex()}
+@router.post("/models/deactivate", openapi_extra=documented(OneModel))
+async def deactivate_model(request: Request, box: TheBox) -> dict[str, Any]:
+    """Stop serving a name; calls under way finish, and its packages stay installed."""
+    asked = await read(request, OneModel)
+    await asyncio.to_thread(box.packages.deactivate, asked.name)
+    await box.engine.reload()
+    return {"name": asked.name}
+
+
+@router.post("/models/remove", openapi_extra=documented(Remove))
+async def remove_model(request: Request, box: TheBox) -> dict[str, Any]:
+    """Delete a package that does not serve."""
+    asked = await read(request, Remove)
+    await asyncio.to_thread(box.packages.remove, bytes.fromhex(asked.digest))
+    return {"digest": asked.digest}
+
+
+def _serving(store: Store, name: str) -> bytes | None:
+    return store.current(name).digest if name in store.names() else None
+
+
+async def _refusal(box: Box, name: str) -> str | None:
+    """Let the engine serve what is active now: why it could not load this name's package, if it could not."""
+    return dict(await box.engine.reload()).get(name)
 
 
 def _node(box: Box) -> NodeClient:

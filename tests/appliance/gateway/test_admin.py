@@ -1,6 +1,7 @@
 """The operator's routes: status, keys, usage, sync, top-ups and packages of a running box."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -8,8 +9,11 @@ import zxingcpp
 from PIL import Image
 
 from appliance.box import Box
+from appliance.settings import Settings
+from models.store import Store
 from tests.support.box import Street
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
+from tests.support.tiny_models import install, write_embed
 
 
 @pytest.fixture
@@ -103,6 +107,38 @@ async def test_packages_are_listed_and_refusals_name_the_fix(operator: httpx.Asy
     unknown = await operator.post("/v1/admin/models/activate", json={"name": "x", "digest": "0" * 64})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_installed")
     assert (await operator.post("/v1/admin/models/rollback", json={"name": "x"})).status_code == 404
+
+
+async def test_a_package_that_the_engine_refuses_changes_nothing(
+    operator: httpx.AsyncClient, street: Street, tmp_path: Path
+) -> None:
+    store = Settings(state=street.folder).store
+    first, second = install(store, write_embed(tmp_path / "a"), write_embed(tmp_path / "b", seed=1))
+
+    async def ask(verb: str, **body: str) -> httpx.Response:
+        return await operator.post(f"/v1/admin/models/{verb}", json=body)
+
+    def serving() -> list[bytes]:
+        return [package.digest for package in Store(store).active()]
+
+    street.engine.refused = (("tiny-embed", "it is broken"),)
+    for answer in (
+        await ask("activate", name="tiny-embed", digest=first.digest.hex()),
+        await ask("rollback", name="tiny-embed"),
+    ):
+        assert answer.status_code == 409
+        assert "it is broken" in answer.json()["error"]["message"]
+        assert serving() == [second.digest]
+    Store(store).deactivate("tiny-embed")
+    assert (await ask("activate", name="tiny-embed", digest=first.digest.hex())).status_code == 409
+    assert serving() == []
+    street.engine.refused = ()
+    assert (await ask("activate", name="tiny-embed", digest=first.digest.hex())).status_code == 200
+    assert (await ask("remove", digest=first.digest.hex())).status_code == 409
+    assert (await ask("deactivate", name="tiny-embed")).json() == {"name": "tiny-embed"}
+    assert serving() == []
+    assert (await ask("remove", digest=first.digest.hex())).status_code == 200
+    assert [package.digest for package in Store(store).installed()] == [second.digest]
 
 
 async def test_a_box_without_a_node_refuses_sync_and_top_ups(tmp_path, operator: httpx.AsyncClient) -> None:  # type: ignore[no-untyped-def]
