@@ -111,12 +111,23 @@ class Collections:
             rows = self._database["entries"].rows_where("collection = ?", [name], order_by="place")
             return summary, tuple(_stored(row) for row in rows)
 
+    def find_room(self, name: str, ids: Iterable[str], replace: bool) -> tuple[Stored, ...]:
+        """What the collection holds, if these entries may join or `replace` it. Raises CollectionFull."""
+        with self._lock:
+            names = [summary.name for summary in self._summaries()]
+            if name not in names:
+                _check_collections(len(names))
+                return ()
+            rows = list(self._database["entries"].rows_where("collection = ?", [name], order_by="place"))
+            _check_entries(len({*ids} if replace else {*ids, *(row["id"] for row in rows)}))
+            return tuple(_stored(row) for row in rows)
+
     def replace(self, name: str, model: str, stored: Iterable[Stored]) -> Summary:
         """From now on the collection, made if there is none, has these entries and no others. Raises CollectionFull."""
         with self._change():
             known = {summary.name: summary for summary in self._summaries()}
-            if name not in known and len(known) >= COLLECTIONS_MAX:
-                raise CollectionFull(f"this box holds at most {COLLECTIONS_MAX} collections: delete one first")
+            if name not in known:
+                _check_collections(len(known))
             revision = known[name].revision + 1 if name in known else 1
             self._database["entries"].delete_where("collection = ?", [name])
             self._touch(name, model, revision)
@@ -231,8 +242,17 @@ class Collections:
             for place, each in enumerate(stored, first)
         ]
         entries.insert_all(rows, pk=("collection", "id"), replace=True)
-        if entries.count_where("collection = ?", [name]) > ENTRIES_MAX:
-            raise CollectionFull(f"a collection holds at most {ENTRIES_MAX} entries: split it into several")
+        _check_entries(entries.count_where("collection = ?", [name]))
+
+
+def _check_collections(there: int) -> None:
+    if there >= COLLECTIONS_MAX:
+        raise CollectionFull(f"this box holds at most {COLLECTIONS_MAX} collections: delete one first")
+
+
+def _check_entries(count: int) -> None:
+    if count > ENTRIES_MAX:
+        raise CollectionFull(f"a collection holds at most {ENTRIES_MAX} entries: split it into several")
 
 
 def _vector_columns(vectors: Vectors | None) -> dict[str, object]:

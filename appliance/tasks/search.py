@@ -22,6 +22,7 @@ from appliance.engine.protocol import EmbedRequest, Engine, InvalidRequest, Mode
 from appliance.store.collections import Collections, Entry, Stored, Summary, Vectors
 from appliance.tasks.glossary import Glossary
 from appliance.tasks.terms import TermIndex
+from appliance.text.normalise import normalise
 from appliance.text.points import count_points
 
 TASK = "embedding"
@@ -119,12 +120,13 @@ class Search:
         """Raises UnknownCollection."""
         return await asyncio.to_thread(self._collections.load, name)
 
-    async def prepare(self, name: str, entries: Iterable[Entry], model: ModelInfo) -> Indexing:
-        """What is left to do for these entries of the collection; vectors of unchanged ones are used again."""
-        known: dict[tuple[str, str], Vectors] = {}
-        if await self.model_of(name) is not None:
-            _, before = await self.load(name)
-            known = {_texts(entry): vectors for entry, vectors in _pairs(before) if vectors.digest == model.digest}
+    async def prepare(self, name: str, entries: Sequence[Entry], model: ModelInfo, *, replace: bool) -> Indexing:
+        """What is left to do for these entries of the collection; vectors of unchanged ones are used again.
+
+        Raises CollectionFull when there is no room for them, before anything is embedded and billed.
+        """
+        before = await asyncio.to_thread(self._collections.find_room, name, [entry.id for entry in entries], replace)
+        known = {_texts(entry): vectors for entry, vectors in _pairs(before) if vectors.digest == model.digest}
         stored = tuple(Stored(entry, known.get(_texts(entry))) for entry in entries)
         return Indexing(model, stored, tuple(each.entry for each in stored if each.vectors is None))
 
@@ -169,7 +171,7 @@ class Search:
 
     async def _query(self, query: str, model: ModelInfo) -> tuple[NDArray[np.float32], int]:
         try:
-            result = await self._engine.embed(EmbedRequest(model.name, (query,), "query"))
+            result = await self._engine.embed(EmbedRequest(model.name, (normalise(query).text,), "query"))
         except InvalidRequest as error:
             error.field = "query"
             raise
@@ -195,17 +197,16 @@ class Search:
                 new = {each.entry.id: Stored(each.entry, vectors) for each, vectors in zip(old, made, strict=True)}
                 await asyncio.to_thread(self._collections.keep, name, summary.revision, new.values())
                 stored = tuple(new.get(each.entry.id, each) for each in stored)
-        return _Index(
-            revision=summary.revision,
-            digest=model.digest,
-            entries=tuple(each.entry for each in stored),
-            views=_stacked(stored),
-            terms=TermIndex([self._glossary.terms(_words(each.entry)) for each in stored]),
-        )
+        return await asyncio.to_thread(self._assemble, summary.revision, model.digest, stored)
+
+    def _assemble(self, revision: int, digest: bytes, stored: Sequence[Stored]) -> _Index:
+        entries = tuple(each.entry for each in stored)
+        terms = TermIndex([self._glossary.terms(_words(entry)) for entry in entries])
+        return _Index(revision, digest, entries, _stacked(stored), terms)
 
     async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vectors], int]:
         """Two views of each entry: its question, and its question with the answer."""
-        texts = [text for entry in entries for text in (entry.question, f"{entry.question} {entry.answer}")]
+        texts = await asyncio.to_thread(_views, entries)
         parts, tokens = [], 0
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = tuple(texts[start : start + BATCH_TEXTS])
@@ -219,6 +220,12 @@ class Search:
             return [], 0
         views = np.concatenate(parts).reshape(len(entries), 2, -1)
         return [Vectors(model.digest, each) for each in views], tokens
+
+
+def _views(entries: Sequence[Entry]) -> list[str]:
+    """What the model is shown of the entries: two texts of each, in one spelling whatever keyboard wrote them."""
+    shown = ((entry, text) for entry in entries for text in (entry.question, f"{entry.question} {entry.answer}"))
+    return [normalise(text, entry.language).text for entry, text in shown]
 
 
 def _texts(entry: Entry) -> tuple[str, str]:

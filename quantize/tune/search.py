@@ -25,6 +25,7 @@ from quantize.sources.read import read_source
 from quantize.tune.intents import Intent, read_intents
 from quantize.tune.lora import adapt, save_adapters
 
+GROUP = 16  # texts of like length that pass the model together
 QUERY, PASSAGE = "query: ", "passage: "
 SIB_FOLDERS = {
     "en": "eng_Latn",
@@ -48,7 +49,8 @@ class Trainee:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = {**checkpoint.config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        self.model = BertModel(BertConfig(**config), add_pooling_layer=False)
+        # Short texts: plain matrix products are three times as fast here as PyTorch's flash attention on a CPU.
+        self.model = BertModel(BertConfig(**config, attn_implementation="eager"), add_pooling_layer=False)
         weights = {name: torch.from_numpy(np.array(dense(tensor))) for name, tensor in checkpoint.tensors.items()}
         self.model.load_state_dict(weights, strict=False)
         self.trained = adapt(self.model, rank, tuple(f"encoder.layer.{n}." for n in range(first_layer, 12)))
@@ -57,6 +59,13 @@ class Trainee:
         self._passed: dict[str, torch.Tensor] = {}
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [texts, hidden]. Texts of like length pass together, so that little is padding."""
+        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+        parts = [order[start : start + GROUP] for start in range(0, len(order), GROUP)]
+        vectors = torch.cat([self._embed([texts[n] for n in part]) for part in parts])
+        return vectors[torch.tensor(order).argsort()]
+
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         states = [self._below(text) for text in texts]
         mask = nn.utils.rnn.pad_sequence([torch.ones(len(state)) for state in states], batch_first=True)
         values = nn.utils.rnn.pad_sequence(states, batch_first=True)

@@ -31,7 +31,9 @@ async def search(starter_store: Path, collections: Collections, glossary: Glossa
 async def found_first(search: Search, shop: Shop) -> Counter[str]:
     """How many questions of each language have the expected entry first."""
     model = await search.model("multilingual-e5-small")
-    await search.replace("faq", model, await search.index(await search.prepare("faq", shop.entries, model)))
+    await search.replace(
+        "faq", model, await search.index(await search.prepare("faq", shop.entries, model, replace=True))
+    )
     right: Counter[str] = Counter()
     for each in shop.questions:
         found = await search.find("faq", each.question, 1)

@@ -43,7 +43,7 @@ def engine() -> WatchedEngine:
 async def fill(search: Search, entries: tuple[Entry, ...] = FAQ) -> int:
     """How many entries had to be embedded."""
     model = await search.model(None)
-    work = await search.prepare("faq", entries, model)
+    work = await search.prepare("faq", entries, model, replace=True)
     await search.replace("faq", model, await search.index(work))
     return len(work.fresh)
 
@@ -104,7 +104,7 @@ async def test_only_what_changed_is_embedded_again(search: Search, engine: Watch
 
 
 async def test_what_indexing_is_billed_by(search: Search) -> None:
-    work = await search.prepare("faq", (Entry("a", "ब\u095cा", "é"),), await search.model(None))
+    work = await search.prepare("faq", (Entry("a", "ब\u095cा", "é"),), await search.model(None), replace=True)
     assert work.points == 4 + 1
 
 
@@ -124,7 +124,9 @@ async def test_changed_entries_are_found_at_once(search: Search) -> None:
     await search.put(
         "faq",
         await search.index(
-            await search.prepare("faq", (Entry("gift", "Do you wrap gifts?", "Yes"),), await search.model(None))
+            await search.prepare(
+                "faq", (Entry("gift", "Do you wrap gifts?", "Yes"),), await search.model(None), replace=True
+            )
         ),
     )
     assert (await search.find("faq", "Do you wrap gifts?", 1)).hits[0].entry.id == "gift"
@@ -173,7 +175,7 @@ async def test_only_so_many_collections_stay_in_memory(search: Search, monkeypat
     monkeypatch.setattr(module, "INDEXES_MAX", 1)
     model = await search.model(None)
     for name in ("one", "two"):
-        await search.replace(name, model, await search.index(await search.prepare(name, FAQ, model)))
+        await search.replace(name, model, await search.index(await search.prepare(name, FAQ, model, replace=True)))
         await search.find(name, "कब", 1)
     assert list(search._indexes) == ["two"]
     assert (await search.find("one", "कब खुलती", 1)).hits[0].entry.id == "hours"

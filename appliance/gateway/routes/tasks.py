@@ -83,7 +83,7 @@ async def put_collection(name: str, request: Request, box: TheBox, key: TheKey) 
     asked = None if _is_csv(request) else await read(request, NewCollection)
     entries = checked(asked.entries) if asked else read_csv(await request.body())
     model = await box.search.model((asked and asked.model) or await box.search.model_of(name))
-    work = await box.search.prepare(name, entries, model)
+    work = await box.search.prepare(name, entries, model, replace=True)
     return await _index(box, key, request, work, lambda done: box.search.replace(name, model, done))
 
 
@@ -104,7 +104,7 @@ async def put_entries(name: str, request: Request, box: TheBox, key: TheKey) -> 
     summary = await box.search.get(name)
     csv = _is_csv(request)
     entries = read_csv(await request.body()) if csv else checked((await read(request, MoreEntries)).entries)
-    work = await box.search.prepare(name, entries, await box.search.model(summary.model))
+    work = await box.search.prepare(name, entries, await box.search.model(summary.model), replace=False)
     return await _index(box, key, request, work, lambda done: box.search.put(name, done))
 
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from appliance.box import Box
+from appliance.store import collections
 from appliance.tasks.search import TERM_WEIGHT
 from sync.record import Meter, Unit
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
@@ -48,6 +49,21 @@ async def test_the_same_upload_again_costs_nothing(caller: httpx.AsyncClient, bo
     assert again.status_code == 200
     assert "X-Nukkad-Record" not in again.headers
     assert again.json()["revision"] == 2
+    assert box.ledger.head().seq == 1
+
+
+async def test_entries_that_have_no_room_are_refused_before_they_are_billed(
+    caller: httpx.AsyncClient, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collections, "ENTRIES_MAX", 2)
+    monkeypatch.setattr(collections, "COLLECTIONS_MAX", 1)
+    await put(caller)
+    for refused in (
+        await caller.post("/v1/collections/faq/entries", json={"entries": [{**ENTRIES[0], "id": "third"}]}),
+        await put(caller, "other"),
+    ):
+        assert refused.status_code == 409
+        assert "at most" in refused.json()["error"]["message"]
     assert box.ledger.head().seq == 1
 
 
