@@ -1,7 +1,8 @@
 """reserve → work → commit: nothing is served that cannot be paid for, and nothing is recorded twice or for free.
 
 Room is what the lease grants plus its allowance, less what the records after the lease's start cost, less what calls in
-flight have reserved. Reservations live in this process alone: a crash forgets them, and then nothing was delivered.
+flight have reserved. Reservations live in this process alone: a crash forgets them, and the calls in flight leave no
+record. No answer ended then, but the text that a stream had sent by that moment was delivered for free.
 """
 
 import asyncio
@@ -79,7 +80,6 @@ class CallMeter:
         self._ledger = ledger
         self._clock = clock
         self._reserved = 0
-        self._latest = (0, clock.monotonic_ns())  # the latest moment known to have passed, and when that was learnt
         self._start: tuple[Lease, int] | None = None  # the lease in force and the ledger's total where it starts
 
     def credit(self) -> Credit | None:
@@ -94,7 +94,7 @@ class CallMeter:
             spent=self._spent(lease),
             reserved=self._reserved,
             expires_ms=lease.expires_ms,
-            expired=self._now_ms(receipt) >= lease.expires_ms,
+            expired=self._now_ms() >= lease.expires_ms,
             topup=receipt.topup.link,
         )
 
@@ -125,8 +125,10 @@ class CallMeter:
         assert credit is not None  # A reservation is only made when there is a receipt, and receipts are never lost.
         if credit.expired:
             ended = datetime.fromtimestamp(credit.expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            clock = "" if self._ledger.node_ms() >= credit.expires_ms else " (or set its clock right, if that is ahead)"
             raise LeaseExpired(
-                f"the credit lease of this box ended at {ended}: connect the line and run `nukkad sync` to renew it",
+                f"the credit lease of this box ended at {ended}: connect the line and run `nukkad sync` to renew it"
+                f"{clock}",
                 credit.topup,
             )
         if amount > credit.left:
@@ -146,13 +148,14 @@ class CallMeter:
             self._start = (lease, self._ledger.row(lease.from_seq).total)
         return self._ledger.head().total - self._start[1]
 
-    def _now_ms(self, receipt: Receipt) -> int:
-        """Wall time, but never before the node's last word plus the time since: a clock put back gains nothing."""
-        latest, learnt_ns = self._latest
-        now_ns = self._clock.monotonic_ns()
-        latest = max(latest + (now_ns - learnt_ns) // 1_000_000, receipt.node_ms, self._clock.wall_ms())
-        self._latest = (latest, now_ns)
-        return latest
+    def _now_ms(self) -> int:
+        """The later of the present wall clock and the node's last word plus the monotonic time since this process heard it.
+
+        So a clock put back gains nothing, and one that was ahead and came back locks nobody out. After a restart the
+        time since counts from the start: only who puts the clock back and restarts the box serves longer, and never
+        beyond the credit granted.
+        """
+        return max(self._clock.wall_ms(), self._ledger.node_ms())
 
 
 class Reservation:

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from appliance.store.keys import Key
-from sync.ledger import INDIA_MS, Total
+from sync.clock import INDIA_MS
+from sync.ledger import Total
 from sync.price import rupees
 from sync.record import Unit
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from datetime import date, timedelta
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import apsw
 
-from sync.clock import Clock
+from sync.clock import Clock, day_number, day_of_number, number_of_day
 from sync.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable
 from sync.group_commit import Writer
 from sync.identity import sync_folder
@@ -30,7 +30,6 @@ from sync.segment import Receipt, SignedReceipt
 
 READ_MAX = 1000  # records read at once
 TAIL = 1000  # records verified at every open
-INDIA_MS, DAY_MS = 19_800_000, 86_400_000  # a day in totals is a day in India, 5 h 30 min before UTC's
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -92,6 +91,7 @@ class _State(NamedTuple):
 
     head: Row
     receipt: Receipt | None
+    told_ms: int  # the node's time as its newest receipt told it, less this machine's monotonic clock when that came
     books: Mapping[bytes, PriceBook]
 
 
@@ -178,6 +178,14 @@ class Ledger:
         """The newest receipt: how far the node has billed, the lease, the price book and the top-up in force."""
         return self._state.receipt
 
+    def node_ms(self) -> int:
+        """The node's last word on the time, plus the time since it came or, after a restart, since the ledger opened.
+
+        Only the monotonic clock counts, so no wall clock moves it; 0 before the first receipt.
+        """
+        state = self._state
+        return state.told_ms + self._monotonic_ms() if state.receipt else 0
+
     def price_book(self, digest: bytes) -> PriceBook | None:
         return self._state.books.get(digest)
 
@@ -210,9 +218,9 @@ class Ledger:
     def totals(self, since: date, until: date) -> list[Total]:
         """Use and exact cost of the days `since` … `until`, both included, in India's days; ordered by day."""
         sql = "SELECT * FROM totals WHERE day BETWEEN ? AND ? ORDER BY day, key_id, meter, unit, price_book"
-        rows = self._read(sql, tuple((day - _EPOCH).days for day in (since, until)))
+        rows = self._read(sql, tuple(map(number_of_day, (since, until))))
         return [
-            Total(_EPOCH + timedelta(days=day), key_id, Meter(meter), Unit(unit), book, quantity, amount)
+            Total(day_of_number(day), key_id, Meter(meter), Unit(unit), book, quantity, amount)
             for day, key_id, meter, unit, book, quantity, amount in rows
         ]
 
@@ -279,8 +287,13 @@ class Ledger:
             "INSERT INTO facts VALUES ('receipt', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
             (signed.to_bytes(),),
         )
-        self._pending = self._pending._replace(receipt=receipt)
+        # The same receipt again is no newer word: a replayed answer must not stop the time.
+        if receipt != held:
+            self._pending = self._pending._replace(receipt=receipt, told_ms=receipt.node_ms - self._monotonic_ms())
         return receipt
+
+    def _monotonic_ms(self) -> int:
+        return self._clock.monotonic_ns() // 1_000_000
 
     # Opening and checking.
 
@@ -308,9 +321,11 @@ class Ledger:
                 raise self._corrupt("a price book has been altered")
             books[digest] = PriceBook.from_json(data)
         last = self._read("SELECT seq, data, link, total FROM records ORDER BY seq DESC LIMIT 1")
-        self._state = _State(Row(*last[0]) if last else _START, None, books)
+        self._state = _State(Row(*last[0]) if last else _START, None, 0, books)
         self.verify(after=max(0, self._state.head.seq - TAIL))
-        return self._state._replace(receipt=self._kept_receipt())
+        receipt = self._kept_receipt()
+        told_ms = receipt.node_ms - self._monotonic_ms() if receipt else 0
+        return self._state._replace(receipt=receipt, told_ms=told_ms)
 
     def _kept_receipt(self) -> Receipt | None:
         kept = self._read("SELECT value FROM facts WHERE name = 'receipt'")
@@ -378,14 +393,13 @@ class Ledger:
 
 
 _START = Row(0, b"", FIRST_LINK, 0)
-_EPOCH = date(1970, 1, 1)
 
 
 def _lines(record: Record, book: PriceBook) -> list[tuple[Any, ...]]:
     """What a record adds to the totals: day, key, meter, unit, price book, quantity, micro-rupees."""
     draft = record.draft
     amounts = {line.unit: line.amount for line in rate(book, draft.meter, draft.units)}
-    group = ((record.wall_ms + INDIA_MS) // DAY_MS, draft.key_id, int(draft.meter))
+    group = (day_number(record.wall_ms), draft.key_id, int(draft.meter))
     return [
         (*group, int(unit), draft.price_book, quantity, amounts.get(unit, 0))
         for unit, quantity in draft.units.items()

@@ -23,6 +23,9 @@ from sync.record import Meter, Outcome, Unit
 # Room reserved per token that may be generated. Indian scripts stay below 5 code points a token and English near 4;
 # an answer that goes beyond makes its reservation grow.
 POINTS_PER_TOKEN = 8
+# Room for an answer whose caller set no limit; a longer one makes its reservation grow too. The whole context would
+# keep a nearly empty wallet from the short answers that it can still pay for.
+UNLIMITED_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _events(box: Box, call: Call, job: Job) -> AsyncGenerator[GenerateEvent, Non
 
 
 def _reserve(box: Box, call: Call, job: Job) -> Reservation:
-    tokens = min(job.request.max_tokens or job.model.context_tokens, job.model.context_tokens)
+    tokens = min(job.request.max_tokens or UNLIMITED_TOKENS, job.model.context_tokens)
     most = _most(job, tokens * POINTS_PER_TOKEN)
     return box.meter.reserve(call.key_id, job.meter, job.model.digest, most, call.request_id)
 

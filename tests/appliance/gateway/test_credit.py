@@ -35,6 +35,17 @@ async def test_402_carries_the_link_and_says_what_is_left(poor: Street) -> None:
         assert (await caller.post("/v1/embeddings", json=EMBED)).status_code == 200
 
 
+async def test_a_small_wallet_pays_for_a_short_answer_of_a_model_that_could_give_a_long_one(tmp_path: Path) -> None:
+    street = Street(tmp_path, wallet=100_000)
+    street.engine.context_tokens = 1_000_000
+    await street.enrol()
+    async with street.box() as box, street.caller(box) as caller:
+        chat = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "hello"}]}
+        assert (await caller.post("/v1/chat/completions", json=chat)).status_code == 200
+        promised = await caller.post("/v1/chat/completions", json={**chat, "max_tokens": 1_000_000})
+        assert promised.status_code == 402, "what a caller asks for is held in full"
+
+
 async def test_an_ended_lease_is_402_and_asks_for_the_line(poor: Street) -> None:
     async with poor.box() as box, poor.caller(box) as caller:
         poor.clock.advance(73 * 3600)
