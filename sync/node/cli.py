@@ -14,6 +14,7 @@ from sync.node.client import Client
 from sync.node.errors import NodeError
 from sync.node.settings import read_settings
 from sync.node.tables import print_customers, print_prices, print_statement, print_topups, print_trial_balance
+from sync.rupees import parse_rupees
 
 app = typer.Typer(
     help="The billing node: takes segments, bills, and credits top-ups.",
@@ -100,7 +101,7 @@ def confirm(
     def ask(client: Client) -> dict[str, Any]:
         body: dict[str, Any] = {"utr": utr}
         if amount is not None:
-            body["amount_paise"] = parse_rupees(amount)
+            body["amount_paise"] = _paise("--amount", amount)
         return client.post(f"/v1/topups/{_part(reference)}/confirm", body)
 
     def show(answer: dict[str, Any], console: Console) -> None:
@@ -124,12 +125,11 @@ def prices(as_json: AsJson = False) -> None:
     _show(as_json, lambda client: client.get("/v1/prices"), print_prices)
 
 
-def parse_rupees(text: str) -> int:
-    """'500', '500.5' or '500.50' in paise. Raises NodeError."""
-    found = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?", text)
-    if found is None:
-        raise NodeError(f"--amount: must be rupees like 500 or 500.50, not {text!r}")
-    return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
+def _paise(name: str, text: str) -> int:
+    try:
+        return parse_rupees(text)
+    except ValueError as error:
+        raise NodeError(f"{name}: {error}") from None
 
 
 def _part(text: str) -> str:

@@ -5,19 +5,15 @@ period; in return a statement once made never changes, and closing = opening + t
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta, timezone
+from datetime import date
 
 from psycopg.rows import class_row
 
+from sync.clock import DAY_MS, INDIA_MS, day_start_ms
 from sync.node import accounts
 from sync.node.customers import Customer
 from sync.node.database import Connection
 from sync.price import MICRO_PER_PAISA
-
-IST = timezone(timedelta(hours=5, minutes=30))
-_IST_MS = 5 * 3600 * 1000 + 30 * 60 * 1000
-_DAY_MS = 24 * 3600 * 1000
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,8 @@ class Statement:
 
 def make_statement(connection: Connection, customer: Customer, first: date, last: date) -> Statement:
     """Over whole days in India, both included. The connection is a snapshot, so that its figures agree."""
-    begin, end = _day_start(first), _day_start(last) + _DAY_MS
-    period = {"customer": customer.id, "begin": begin, "end": end, "ist": _IST_MS, "day": _DAY_MS}
+    begin, end = day_start_ms(first), day_start_ms(last) + DAY_MS
+    period = {"customer": customer.id, "begin": begin, "end": end, "ist": INDIA_MS, "day": DAY_MS}
     with connection.cursor(row_factory=class_row(StatementLine)) as cursor:
         lines = cursor.execute(
             "select (used_ms + %(ist)s) / %(day)s as day, meter, line.unit, line.rate, count(*) as calls,"
@@ -93,16 +89,3 @@ def make_statement(connection: Connection, customer: Customer, first: date, last
     opening = accounts.balance_before(connection, customer.id, begin)
     closing = accounts.balance_before(connection, customer.id, end)
     return Statement(customer, first, last, opening, closing, int(row[0]), lines, payments)
-
-
-def day_of(time_ms: int) -> date:
-    """The day in India."""
-    return show_day((time_ms + _IST_MS) // _DAY_MS)
-
-
-def show_day(day: int) -> date:
-    return date.fromordinal(_EPOCH_DAY + day)
-
-
-def _day_start(day: date) -> int:
-    return (day.toordinal() - _EPOCH_DAY) * _DAY_MS - _IST_MS

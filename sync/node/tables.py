@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sync.node.statement import IST
+from sync.clock import INDIA
 from sync.price import MICRO_PER_PAISA, rupees
 
 Answer = dict[str, Any]
@@ -83,4 +83,4 @@ def print_customers(answer: Answer, console: Console) -> None:
 
 def _time(time_ms: int) -> str:
     """Indian time, to the minute."""
-    return datetime.fromtimestamp(time_ms // 1000, IST).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(time_ms // 1000, INDIA).strftime("%Y-%m-%d %H:%M")

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from appliance.box import Box
-from appliance.meter import AlreadyRecorded, Credit, LeaseExpired, NotEnrolled, PaymentRequired, Reservation
+from appliance.meter import AlreadyRecorded, CallMeter, Credit, LeaseExpired, NotEnrolled, PaymentRequired, Reservation
 from sync.errors import LedgerUnavailable
+from sync.ledger import Ledger
 from sync.price import cost, default_book
 from sync.record import Meter, Outcome, Unit
 from tests.support.box import Street, eventually
@@ -115,6 +116,47 @@ async def test_a_clock_put_back_does_not_lengthen_a_lease(street: Street, box: B
     street.clock.since_boot_ns += 2 * HOUR_S * 1_000_000_000
     with pytest.raises(LeaseExpired):
         reserve(box)
+
+
+async def test_a_clock_that_was_ahead_once_locks_nobody_out(street: Street, box: Box) -> None:
+    """As when a time server errs by years: while it lasts nothing is served, and afterwards all is as it was."""
+    street.clock.now_ms += 3 * 365 * 24 * HOUR_S * 1000
+    with pytest.raises(LeaseExpired, match="set its clock right"):
+        reserve(box)
+    street.clock.now_ms -= 3 * 365 * 24 * HOUR_S * 1000
+    street.clock.advance(60)
+    with reserve(box):
+        pass
+
+
+async def test_time_passes_from_the_nodes_word_also_while_nobody_calls(street: Street, box: Box) -> None:
+    """The wall clock stands still (a dead battery): the first call after 73 hours finds the lease ended."""
+    street.clock.since_boot_ns += 73 * HOUR_S * 1_000_000_000
+    with pytest.raises(LeaseExpired) as refused:
+        reserve(box)
+    assert "clock" not in str(refused.value)
+
+
+async def test_after_a_restart_the_clock_on_the_wall_counts(street: Street, box: Box) -> None:
+    """`street` gives the box's folder: the same ledger, opened anew after 73 hours without power."""
+    ended = box.meter.credit()
+    assert ended is not None
+    street.clock.now_ms = ended.expires_ms
+    street.clock.since_boot_ns = 0
+    box.ledger.close()
+    identity = box.identity
+    assert identity.enrolment is not None
+    with Ledger(
+        box.ledger.path, identity.device, 1, bytes(16), street.clock, node_key=identity.enrolment.node_public_key
+    ) as again:
+        found = CallMeter(again, street.clock).credit()
+        assert found is not None and found.expired
+        street.clock.now_ms = 0  # Put back: the node's last word is from before the lease ended.
+        found = CallMeter(again, street.clock).credit()
+        assert found is not None and not found.expired
+        street.clock.since_boot_ns = 72 * HOUR_S * 1_000_000_000
+        found = CallMeter(again, street.clock).credit()
+        assert found is not None and found.expired
 
 
 async def test_a_box_without_a_node_serves_nothing_billable(tmp_path: Path) -> None:

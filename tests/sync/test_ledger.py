@@ -424,3 +424,22 @@ def test_cost_on_the_ledger_is_the_cost_callers_are_told(path: Path) -> None:
             draft = make_draft(secrets.token_bytes(16), units={Unit.POINTS_IN: quantity, Unit.POINTS_OUT: quantity})
             ledger.append(draft).result()
             assert ledger.spent(0) - before == cost(BOOK, Meter.CHAT, draft.units)
+
+
+def test_the_nodes_time_goes_on_by_the_monotonic_clock_alone(tmp_path: Path) -> None:
+    clock = HeldClock()
+    with open_ledger(tmp_path / "ledger.db", clock, node_key=NODE_PUBLIC) as ledger:
+        assert ledger.node_ms() == 0
+        signed = seal(receipt_for(ledger, 0, node_ms=1_000))
+        ledger.store_receipt(signed).result()
+        clock.now_ms += 10**12
+        clock.since_boot_ns += 5_000_000_000
+        assert ledger.node_ms() == 6_000
+        ledger.store_receipt(signed).result()  # A replayed answer does not stop the time.
+        assert ledger.node_ms() == 6_000
+        ledger.store_receipt(seal(receipt_for(ledger, 0, node_ms=7_000))).result()
+        assert ledger.node_ms() == 7_000
+    clock.since_boot_ns = 0
+    with open_ledger(tmp_path / "ledger.db", clock, node_key=NODE_PUBLIC) as ledger:
+        clock.since_boot_ns += 2_000_000_000
+        assert ledger.node_ms() == 9_000

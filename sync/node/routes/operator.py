@@ -7,12 +7,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
+from sync.clock import day_in_india, day_of_number
 from sync.node import accounts, auth, books, codes, customers, topups
 from sync.node.context import Node
 from sync.node.errors import Refusal
 from sync.node.routes.body import JSON_BYTES_MAX, Form, parse, read_body
 from sync.node.routes.device import show
-from sync.node.statement import Statement, day_of, make_statement, show_day
+from sync.node.statement import Statement, make_statement
 from sync.price import rupees
 from sync.record import Meter, Unit
 
@@ -77,10 +78,10 @@ def issue_code(node: Operated, customer: str) -> dict[str, object]:
 @router.get("/customers/{customer}/statement")
 def show_statement(request: Request, node: Operated, customer: str) -> dict[str, object]:
     """Query `from` and `to`: days, both included; unset: from the customer's first day until today."""
-    today = day_of(node.clock.wall_ms())
+    today = day_in_india(node.clock.wall_ms())
     with node.database.snapshot() as connection:
         found = customers.find(connection, customer)
-        first = _day(request, "from", day_of(found.created_ms))
+        first = _day(request, "from", day_in_india(found.created_ms))
         last = _day(request, "to", max(today, first))
         if first > last:
             raise Refusal(422, "bad_field", "to: must not be before from")
@@ -175,7 +176,7 @@ def _show_statement(statement: Statement) -> dict[str, object]:
         "opening": statement.opening,
         "lines": [
             {
-                "day": show_day(line.day).isoformat(),
+                "day": day_of_number(line.day).isoformat(),
                 "meter": Meter(line.meter).name.lower(),
                 "unit": Unit(line.unit).name.lower(),
                 "calls": line.calls,

@@ -8,14 +8,13 @@ from itertools import pairwise
 
 import pytest
 
+from sync.clock import DAY_MS, INDIA, day_in_india, day_of_number
 from sync.node import customers
 from sync.node.context import Node
-from sync.node.statement import IST, Statement, day_of, make_statement, show_day
+from sync.node.statement import Statement, make_statement
 from sync.record import Meter, Unit, decode
 from tests.support.held_clock import HeldClock
 from tests.sync.node.world import BOOK, RUPEE, START_MS, make_box, make_customer, pay, send
-
-DAY_MS = 24 * 3600 * 1000
 
 
 def statement(node: Node, first: date, last: date, customer: str = "sharma") -> Statement:
@@ -24,7 +23,7 @@ def statement(node: Node, first: date, last: date, customer: str = "sharma") -> 
 
 
 def today(node: Node) -> date:
-    return day_of(node.clock.wall_ms())
+    return day_in_india(node.clock.wall_ms())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -42,14 +41,14 @@ def test_a_statement_is_what_the_boxes_counted(node: Node, clock: HeldClock, see
             for second in range(dice.randrange(20)):
                 units = {unit: dice.randrange(1, 5000) for unit in Unit if dice.random() < 0.5}
                 made = box.use(units, dice.choice(list(Meter)), START_MS + day * DAY_MS + second * 3_600_000)
-                used = datetime.fromtimestamp(made.wall_ms // 1000, IST).date()
+                used = datetime.fromtimestamp(made.wall_ms // 1000, INDIA).date()
                 for unit, quantity in units.items():
                     expected[used, made.draft.meter.name, unit.name] += quantity
                     rate = BOOK.rates.get(made.draft.meter, {}).get(unit, 0)
                     exact += Fraction(quantity * rate * 2 + 1000, 2000).__floor__()
             send(node, box.segment(sent + 1))
-    made_out = statement(node, day_of(START_MS), today(node))
-    found = {(show_day(line.day), Meter(line.meter).name, Unit(line.unit).name): line for line in made_out.lines}
+    made_out = statement(node, day_in_india(START_MS), today(node))
+    found = {(day_of_number(line.day), Meter(line.meter).name, Unit(line.unit).name): line for line in made_out.lines}
     assert {key: line.quantity for key, line in found.items()} == dict(expected)
     assert made_out.usage == exact
     assert made_out.usage_paise == (exact / 10_000 + Fraction(1, 2)).__floor__()
@@ -78,9 +77,9 @@ def test_periods_join_without_gap_or_overlap(node: Node, clock: HeldClock) -> No
 
 
 def test_a_day_begins_at_midnight_in_india(node: Node, clock: HeldClock) -> None:
-    assert day_of(START_MS) == datetime.fromtimestamp(START_MS // 1000, IST).date()
-    midnight = int(datetime(2026, 9, 23, tzinfo=IST).timestamp()) * 1000
-    assert (day_of(midnight - 1), day_of(midnight)) == (date(2026, 9, 22), date(2026, 9, 23))
+    assert day_in_india(START_MS) == datetime.fromtimestamp(START_MS // 1000, INDIA).date()
+    midnight = int(datetime(2026, 9, 23, tzinfo=INDIA).timestamp()) * 1000
+    assert (day_in_india(midnight - 1), day_in_india(midnight)) == (date(2026, 9, 22), date(2026, 9, 23))
     box = make_box(node, make_customer(node))
     clock.now_ms = midnight - 1
     box.use_paise(1, midnight - 1)
@@ -101,7 +100,7 @@ def test_use_reported_late_is_on_the_later_statement_under_its_own_day(node: Nod
     send(node, box.segment())
     assert statement(node, used, used) == closed
     later = statement(node, used + timedelta(1), today(node))
-    assert [(show_day(line.day), line.amount) for line in later.lines] == [(used, RUPEE)]
+    assert [(day_of_number(line.day), line.amount) for line in later.lines] == [(used, RUPEE)]
 
 
 def test_free_units_are_shown(node: Node) -> None:
