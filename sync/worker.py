@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sync.clock import Clock
 from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
@@ -59,7 +61,10 @@ class SyncWorker:
         )
 
     async def run(self) -> None:
-        """Until cancelled: at once, then every `every_s`, sooner when the lease runs low, later while syncs fail."""
+        """Until cancelled: at once, then every `every_s`, sooner when the lease runs low, later while syncs fail.
+
+        Nothing else ends it: a box that stopped syncing unseen would serve until its lease ends and never be billed.
+        """
         wait_s = 0.0
         while True:
             try:
@@ -68,6 +73,8 @@ class SyncWorker:
             except (NodeError, LedgerError) as error:
                 if self._failures == 1:
                     log.warning("sync fails and will be tried again: %s", error)
+            except Exception as error:  # noqa: BLE001 - the edge of the worker
+                log.critical("sync failed by a fault of this program and will be tried again: %s", _place(error))
             wait_s = self._backoff_s() if self._failures else self._every_s
 
     async def sync_now(self) -> Receipt:
@@ -77,6 +84,9 @@ class SyncWorker:
                 receipt = await self._ship()
             except (NodeError, LedgerError) as error:
                 self._failures, self._failure = self._failures + 1, str(error)
+                raise
+            except Exception as error:
+                self._failures, self._failure = self._failures + 1, f"a fault of this program: {_place(error)}"
                 raise
             self._failures, self._failure, self._synced_ms = 0, None, self._clock.wall_ms()
             return receipt
@@ -130,13 +140,23 @@ class SyncWorker:
                 return
 
     def _is_lease_low(self) -> bool:
-        """Less than a fifth is left."""
+        """Less than a fifth is left. True also when the ledger cannot say: the sync that follows tells why."""
         receipt = self._ledger.receipt()
         if receipt is None:
             return False
         room = receipt.lease.granted + receipt.lease.allowance
-        return 5 * (room - self._ledger.spent(receipt.lease.from_seq)) < room
+        try:
+            return 5 * (room - self._ledger.spent(receipt.lease.from_seq)) < room
+        except LedgerError:
+            return True
 
     def _backoff_s(self) -> float:
         """2, 4, 8 … BACKOFF_S_MAX seconds, less up to a half by chance."""
         return min(BACKOFF_S_MAX, 2.0 ** min(self._failures, 16)) * (1 - self._uniform() / 2)
+
+
+def _place(error: Exception) -> str:
+    """Kind and place of a fault, without its message, which may quote what the box or the node holds."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

@@ -285,8 +285,8 @@ class Sleeps:
         await asyncio.sleep(0)
 
 
-class Enough(Exception):
-    pass
+class Enough(BaseException):
+    """Ends the worker, which no mere error does."""
 
 
 async def run_worker(
@@ -328,6 +328,58 @@ async def test_backs_off_by_doubling_up_to_a_bound_and_recovers(
     waits = await run_worker(ledger, node, clock, 13)
     assert waits == [0, 2, 4, 8, 16, 32, 64, 128, 256, BACKOFF_S_MAX, BACKOFF_S_MAX, 60, 60]
     assert [record.message for record in caplog.records] == ["sync fails and will be tried again: line cut"]
+
+
+async def test_a_fault_of_the_program_is_logged_without_content_and_tried_again(
+    ledger: Ledger, node: MemoryNode, clock: HeldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = iter([ZeroDivisionError("a customer's words"), KeyError("a customer's words"), None, None])
+
+    def fail() -> None:
+        if fault := next(faults):
+            raise fault
+
+    append(ledger, 3)
+    node.before = fail
+    assert await run_worker(ledger, node, clock, 5) == [0, 2, 4, 60, 60]
+    assert is_whole(ledger, node)
+    said = [(record.levelname, record.getMessage(), record.exc_info) for record in caplog.records]
+    assert [level for level, _, _ in said] == ["CRITICAL", "CRITICAL"]
+    assert "ZeroDivisionError at test_worker.py:" in said[0][1] and "KeyError at" in said[1][1]
+    assert not any("words" in message or trace for _, message, trace in said)
+
+
+async def test_a_fault_shows_in_the_status(ledger: Ledger, node: MemoryNode, worker: SyncWorker) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a customer's words")
+
+    node.before = fail
+    with pytest.raises(ZeroDivisionError):
+        await worker.sync_now()
+    status = worker.status()
+    assert status.failures == 1
+    assert "ZeroDivisionError" in (status.failure or "") and "words" not in (status.failure or "")
+
+
+async def test_a_ledger_that_fails_while_the_worker_waits_is_told_by_the_next_sync(
+    ledger: Ledger, node: MemoryNode, clock: HeldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    append(ledger, 3)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if not slept:
+            append(ledger, 1)  # So that what was spent since the lease stands on the disk, and not in memory.
+            ledger.close()
+        slept.append(seconds)
+        if len(slept) == 100:
+            raise Enough
+
+    worker = SyncWorker(ledger, node, IDENTITY, clock, sleep=sleep, uniform=lambda: 0)
+    with pytest.raises(Enough):
+        await worker.run()
+    assert worker.status().failures > 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_chance_shortens_the_wait_by_up_to_a_half(ledger: Ledger, node: MemoryNode, clock: HeldClock) -> None:
