@@ -20,6 +20,8 @@ Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{
 LaneName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Z][a-z]{3})?$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Task = Literal["chat", "completion", "embedding", "search"]
+ENCODER_TASKS = frozenset({"embedding", "search"})
 Size = Annotated[int, Field(ge=1, le=1 << 24)]
 TokenId = Annotated[int, Field(ge=0, le=1 << 24)]
 
@@ -84,7 +86,7 @@ class Manifest(_Frozen):
     name: PackageName
     version: Version
     family: Literal["decoder", "encoder"]
-    tasks: tuple[Literal["chat", "completion", "embedding"], ...] = Field(min_length=1, max_length=8)
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=8)
     languages: tuple[Language, ...] = Field(max_length=1000)
     licence: Line
     source: Line
@@ -117,8 +119,8 @@ class Manifest(_Frozen):
         return self
 
     def _check_encoder(self) -> None:
-        if self.tasks != ("embedding",):
-            raise ValueError('tasks: an encoder has exactly the task "embedding"')
+        if "embedding" not in self.tasks or not ENCODER_TASKS.issuperset(self.tasks):
+            raise ValueError('tasks: an encoder has the task "embedding", and "search" if it was tuned for that')
         if self.embedding is None:
             raise ValueError("embedding: an encoder needs it; give dim and both prefixes (empty if it has none)")
         for index, test in enumerate(self.self_test):
@@ -126,8 +128,8 @@ class Manifest(_Frozen):
                 raise ValueError(f"self_test.{index}: give a vector of {self.embedding.dim} numbers and no tokens")
 
     def _check_decoder(self) -> None:
-        if "embedding" in self.tasks or self.embedding is not None:
-            raise ValueError("tasks: a decoder offers chat and completion; leave out embedding")
+        if ENCODER_TASKS.intersection(self.tasks) or self.embedding is not None:
+            raise ValueError("tasks: a decoder offers chat and completion; leave out embedding and search")
         if ("chat" in self.tasks) != (self.chat is not None):
             raise ValueError('chat: give a template exactly when tasks has "chat"')
         for index, test in enumerate(self.self_test):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from models.manifest import Embedding, Language, Line, PackageName, Version
+from models.manifest import Embedding, Language, Line, PackageName, Task, Version
 from quantize.sources.wheel import Wheel
 
 Family = Literal["decoder", "encoder"]
@@ -97,7 +97,7 @@ class Recipe(_Frozen):
     name: PackageName
     version: Version
     family: Family
-    tasks: tuple[Literal["chat", "completion", "embedding"], ...]
+    tasks: tuple[Task, ...]
     languages: tuple[Language, ...] = Field(min_length=1)
     licence: Line
     copyright: Line

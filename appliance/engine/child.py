@@ -43,6 +43,7 @@ from appliance.engine.protocol import (
     UnknownModel,
 )
 from appliance.engine.served import Package, Served, ServedDecoder, ServedEncoder, load
+from appliance.engine.tokens import Tokenizers
 from appliance.engine.wire import WireError, encode_frame, receive_frame
 from appliance.engine.worker import Worker
 from models.errors import PackageError
@@ -64,6 +65,7 @@ class Child:
         self._store = Store(Path(configure.store))
         self._sending = threading.Lock()
         self._swapping = threading.Lock()  # A call is handed to a stepper before that one retires, or to its successor.
+        self._tokenizers = Tokenizers()
         self._served: dict[str, Served] = {}
         self._set_aside: dict[str, str] = {}
         self._calls: dict[int, Served] = {}
@@ -125,7 +127,7 @@ class Child:
             return
         self._send(Loading(name, package.digest))
         try:
-            served = load(package, self._settings)
+            served = load(package, self._settings, self._tokenizers)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one package, the others serve
             self._set_aside[name] = f"{type(error).__name__}: {error}"
             return

@@ -23,7 +23,7 @@ from appliance.engine.sampling import Sampler, fresh_seed
 from appliance.engine.scheduler import Generation, Scheduler
 from appliance.engine.session import open_session
 from appliance.engine.settings import EngineSettings
-from appliance.engine.tokens import Tokens
+from appliance.engine.tokens import Tokenizers
 from appliance.engine.wire import FRAME_BYTES_MAX
 from models.manifest import Manifest
 
@@ -49,13 +49,13 @@ class Package(Protocol):
 
 
 class ServedDecoder:
-    def __init__(self, package: Package, settings: EngineSettings) -> None:
+    def __init__(self, package: Package, settings: EngineSettings, tokenizers: Tokenizers) -> None:
         """Raises ValueError, SelfTestError, ProviderError or what ONNX Runtime raises for a graph it cannot open."""
         manifest = package.manifest
         shape = manifest.geometry
         stops = manifest.chat.stop_token_ids if manifest.chat else ()
         self.info = _info(package, settings)
-        self._tokens = Tokens(package.folder / manifest.tokenizer, stops)
+        self._tokens = tokenizers.open(package.folder / manifest.tokenizer, stops)
         self._start = [] if manifest.bos_token_id is None else [manifest.bos_token_id]
         self._stop_tokens = frozenset(stops)
         self._chat: ChatTemplate | None = None
@@ -117,7 +117,7 @@ class ServedDecoder:
 
 
 class ServedEncoder:
-    def __init__(self, package: Package, settings: EngineSettings) -> None:
+    def __init__(self, package: Package, settings: EngineSettings, tokenizers: Tokenizers) -> None:
         """Raises as `ServedDecoder` does."""
         manifest = package.manifest
         if manifest.embedding is None:
@@ -129,7 +129,7 @@ class ServedEncoder:
             None: "",
         }
         self._texts_max = FRAME_BYTES_MAX // 2 // (4 * manifest.embedding.dim)
-        self._tokens = Tokens(package.folder / manifest.tokenizer)
+        self._tokens = tokenizers.open(package.folder / manifest.tokenizer)
         encoder = Encoder(open_session(package.folder / _graph(manifest), settings.provider, settings.threads))
         self._test(manifest, encoder)
         self.stepper = Batcher(encoder, self._tokens, self.info.context_tokens, settings.batch_tokens)
@@ -155,10 +155,10 @@ class ServedEncoder:
 Served = ServedDecoder | ServedEncoder
 
 
-def load(package: Package, settings: EngineSettings) -> Served:
+def load(package: Package, settings: EngineSettings, tokenizers: Tokenizers) -> Served:
     if package.manifest.family == "decoder":
-        return ServedDecoder(package, settings)
-    return ServedEncoder(package, settings)
+        return ServedDecoder(package, settings, tokenizers)
+    return ServedEncoder(package, settings, tokenizers)
 
 
 def _graph(manifest: Manifest) -> str:

@@ -25,7 +25,7 @@ from appliance.tasks.terms import TermIndex
 from appliance.text.normalise import normalise
 from appliance.text.points import count_points
 
-TASK = "embedding"
+NEEDED, TUNED = "embedding", "search"  # tasks: what a model must do, and what the best one was made for
 BATCH_TEXTS = 32  # texts sent to the engine at once, so that others get their turn
 TERM_WEIGHT = 0.015  # of one unit of BM25 against cosines, which lie between about 0.7 and 1 for this family of models
 INDEXES_MAX = 16  # collections kept ready in memory
@@ -97,13 +97,16 @@ class Search:
         self._renewing = asyncio.Lock()
 
     async def model(self, name: str | None) -> ModelInfo:
-        """The active model of this name that makes vectors; the first one if None. Raises UnknownModel."""
-        fit = [model for model in await self._engine.models() if TASK in model.tasks]
-        for model in fit:
+        """The active model of this name that makes vectors; if None, the first that was tuned for search, or the first.
+
+        Raises UnknownModel.
+        """
+        fit = [model for model in await self._engine.models() if NEEDED in model.tasks]
+        for model in sorted(fit, key=lambda model: TUNED not in model.tasks):
             if name in (None, model.name):
                 return model
         there = ", ".join(model.name for model in fit) or "none"
-        raise UnknownModel(f"no active model for {TASK} has this name; active: {there}", "model")
+        raise UnknownModel(f"no active model for {NEEDED} has this name; active: {there}", "model")
 
     async def all(self) -> tuple[Summary, ...]:
         return await asyncio.to_thread(self._collections.all)

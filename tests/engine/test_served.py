@@ -16,6 +16,7 @@ from appliance.engine.protocol import (
 )
 from appliance.engine.served import SelfTestError, Served, ServedDecoder, ServedEncoder, load
 from appliance.engine.session import ProviderError
+from appliance.engine.tokens import Tokenizers
 from models.manifest import Manifest, SelfTest, read_manifest
 from tests.engine.conftest import SMALL
 from tests.support.tiny_models import CONTEXT, IM_START, QUERY_PREFIX, write_chat, write_embed
@@ -33,7 +34,7 @@ def embed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, **changes: Any) -> Served:
     manifest = read_manifest(folder).model_copy(update=changes)
-    return load(SimpleNamespace(manifest=manifest, digest=b"\7" * 32, folder=folder), SMALL)
+    return load(SimpleNamespace(manifest=manifest, digest=b"\7" * 32, folder=folder), SMALL, Tokenizers())
 
 
 def decoder(folder: Path, **changes: Any) -> ServedDecoder:
@@ -60,7 +61,7 @@ def test_it_says_what_runs(chat_folder: Path) -> None:
 def test_the_setting_bounds_a_longer_context(chat_folder: Path) -> None:
     manifest: Manifest = read_manifest(chat_folder)
     package = SimpleNamespace(manifest=manifest, digest=b"", folder=chat_folder)
-    assert load(package, replace(SMALL, context_tokens=64)).info.context_tokens == 64
+    assert load(package, replace(SMALL, context_tokens=64), Tokenizers()).info.context_tokens == 64
 
 
 @pytest.mark.parametrize("length", [CONTEXT - 1, CONTEXT, 10_000_000])
@@ -131,4 +132,4 @@ def test_an_encoder_that_does_not_answer_its_self_test_does_not_serve(embed_fold
 def test_a_missing_provider_is_no_reason_to_use_another(embed_folder: Path) -> None:
     package = SimpleNamespace(manifest=read_manifest(embed_folder), digest=b"", folder=embed_folder)
     with pytest.raises(ProviderError):
-        load(package, replace(SMALL, provider="NoSuchExecutionProvider"))
+        load(package, replace(SMALL, provider="NoSuchExecutionProvider"), Tokenizers())

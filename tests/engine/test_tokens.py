@@ -1,8 +1,10 @@
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
-from appliance.engine.tokens import Tokens
+from appliance.engine.tokens import Tokenizers, Tokens
 from tests.support.tiny_models import CLS, END, IM_END, IM_START, SEP, tiny_tokenizer, write_embed
 
 GUARD = "\ue000"
@@ -84,6 +86,21 @@ def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         Tokens(tmp_path / "tokenizer.json")
+
+
+def test_packages_with_the_same_tokenizer_share_one_while_it_is_in_use(path: Path, tmp_path: Path) -> None:
+    tokenizers = Tokenizers()
+    copy = tmp_path / "other.json"
+    copy.write_bytes(path.read_bytes())
+    tokens = tokenizers.open(path)
+    assert tokenizers.open(copy) is tokens
+    assert tokenizers.open(copy, (END,)) is not tokens
+    copy.write_text(path.read_text().replace("<|im_end|>", "<|im_over|>"))
+    assert tokenizers.open(copy) is not tokens
+    gone = weakref.ref(tokens)
+    del tokens
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_token_is_spelled_for_templates(tokens: Tokens) -> None:

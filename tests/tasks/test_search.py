@@ -24,10 +24,13 @@ class WatchedEngine(FakeEngine):
         super().__init__(context_tokens=context_tokens)
         self.embedded: list[EmbedRequest] = []
         self.version = 2
+        self.tuned = False  # whether there is also a model made for search
 
     async def models(self) -> tuple[ModelInfo, ...]:
         chat, encoder = await super().models()
-        return chat, ModelInfo(**{**vars(encoder), "digest": bytes([self.version]) * 32})
+        plain = ModelInfo(**{**vars(encoder), "digest": bytes([self.version]) * 32})
+        tuned = ModelInfo(**{**vars(plain), "name": "tuned", "tasks": ("embedding", "search")})
+        return (chat, plain, tuned) if self.tuned else (chat, plain)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         self.embedded.append(request)
@@ -162,6 +165,12 @@ async def test_a_question_too_long_names_the_query(collections: Collections, glo
     with pytest.raises(TooLong) as refused:
         await search.find("faq", "word " * 40, 1)
     assert refused.value.field == "query"
+
+
+async def test_the_model_that_was_tuned_for_search_comes_first(search: Search, engine: WatchedEngine) -> None:
+    engine.tuned = True
+    assert (await search.model(None)).name == "tuned"
+    assert (await search.model(EMBED_MODEL)).name == EMBED_MODEL
 
 
 async def test_unknown_names_are_refused(search: Search) -> None:
