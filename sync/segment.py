@@ -18,6 +18,7 @@ VERSION = 1
 SEGMENT_RECORDS_MAX = 1000
 SEGMENT_BYTES_MAX = 256 * 1024  # of the payload, so that a segment of any SEGMENT_RECORDS_MAX records fits
 RECEIPT_BYTES_MAX = 32 * 1024
+NO_LEASE = bytes(16)
 _ENVELOPE_BYTES = 128  # what the signature and heads add around a payload
 
 assert SEGMENT_RECORDS_MAX * (RECORD_BYTES_MAX + 3) + 256 <= SEGMENT_BYTES_MAX
@@ -36,6 +37,7 @@ class Segment:
     link_before: bytes  # link of record first-1, or 32 zeros
     link_after: bytes  # link of the last record; equals link_before when records is empty
     records: tuple[bytes, ...]  # canonical bytes
+    lease: bytes  # id of the lease the box holds, so that the node knows which answer arrived; zeros before the first
 
     def __post_init__(self) -> None:
         codec.octets("segment.device", self.device, 16)
@@ -43,6 +45,7 @@ class Segment:
         codec.whole("segment.first", self.first, least=1)
         codec.octets("segment.link_before", self.link_before, 32)
         codec.octets("segment.link_after", self.link_after, 32)
+        codec.octets("segment.lease", self.lease, 16)
         if not isinstance(self.records, tuple) or len(self.records) > SEGMENT_RECORDS_MAX:
             raise ValueError(f"segment.records: must be a run of at most {SEGMENT_RECORDS_MAX} records")
         for at, data in enumerate(self.records):
@@ -56,13 +59,13 @@ class Segment:
 
     def to_bytes(self) -> bytes:
         """Deterministic CBOR without the signature: what is signed."""
-        values = (VERSION, self.device, self.epoch, self.first, self.link_before, self.link_after, self.records)
-        return codec.encode(dict(enumerate(values, 1)))
+        place = (VERSION, self.device, self.epoch, self.first, self.link_before, self.link_after)
+        return codec.encode(dict(enumerate((*place, self.records, self.lease), 1)))
 
     @staticmethod
     def from_bytes(data: bytes) -> "Segment":
         """Does not look inside the records: `verify_chain` does."""
-        names = ("version", "device", "epoch", "first", "link_before", "link_after", "records")
+        names = ("version", "device", "epoch", "first", "link_before", "link_after", "records", "lease")
         version, *values = codec.decode_fields(data, "segment", names, SEGMENT_BYTES_MAX)
         codec.whole("segment.version", version, VERSION, VERSION)
         return Segment(*values)

@@ -12,7 +12,7 @@ from sync.clock import Clock
 from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
 from sync.identity import Identity
 from sync.ledger import Ledger
-from sync.segment import SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
+from sync.segment import NO_LEASE, SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
 from sync.transport import NodeClient
 
 BACKOFF_S_MAX = 300
@@ -120,7 +120,9 @@ class SyncWorker:
         rows = self._ledger.rows(acked, SEGMENT_RECORDS_MAX)
         after = rows[-1].link if rows else before
         records = tuple(row.data for row in rows)
-        return Segment(self._identity.device, self._identity.epoch, acked + 1, before, after, records)
+        held = self._ledger.receipt()
+        lease = held.lease.lease_id if held else NO_LEASE
+        return Segment(self._identity.device, self._identity.epoch, acked + 1, before, after, records, lease)
 
     def _resume(self, head: Head) -> int:
         """Where to go on after a gap: the node's head, if it is a place in this ledger."""

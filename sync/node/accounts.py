@@ -14,6 +14,7 @@ from sync.node.database import Connection
 from sync.record import Meter
 
 BANK = "bank"
+ADJUSTMENTS = "adjustments"  # what the operator gave up, less what they took back, by hand
 
 
 def wallet(customer: str) -> str:
@@ -30,7 +31,7 @@ def open_wallet(connection: Connection, customer: str) -> None:
 
 def open_house(connection: Connection) -> None:
     """The accounts that are no customer's. Idempotent."""
-    for account in (BANK, *map(revenue, Meter)):
+    for account in (BANK, ADJUSTMENTS, *map(revenue, Meter)):
         connection.execute("insert into accounts (id) values (%s) on conflict do nothing", (account,))
 
 

@@ -13,7 +13,14 @@ from rich.console import Console
 from sync.node.client import Client
 from sync.node.errors import NodeError
 from sync.node.settings import read_settings
-from sync.node.tables import print_customers, print_prices, print_statement, print_topups, print_trial_balance
+from sync.node.tables import (
+    print_customers,
+    print_devices,
+    print_prices,
+    print_statement,
+    print_topups,
+    print_trial_balance,
+)
 from sync.rupees import parse_rupees
 
 app = typer.Typer(
@@ -81,6 +88,39 @@ def statement(
     """What a customer used and paid; without days: everything until today."""
     query = {"from": first, "to": last}
     _show(as_json, lambda client: client.get(f"/v1/customers/{_part(customer)}/statement", **query), print_statement)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # so that -5 is an amount
+def adjust(
+    customer: str,
+    amount: Annotated[str, typer.Argument(metavar="RUPEES", help="In the customer's favour, or below 0 against.")],
+    reason: Annotated[str, typer.Option(help="Stands on the customer's statement.")],
+    id: Annotated[str, typer.Option("--id", help="Of your choice, such as ticket-17; posted once for ever.")],
+    as_json: AsJson = False,
+) -> None:
+    """Correct a wallet by an entry of its own; nothing posted before changes."""
+
+    def ask(client: Client) -> dict[str, Any]:
+        body = {"id": id, "amount_paise": _paise("RUPEES", amount), "reason": reason}
+        return client.post(f"/v1/customers/{_part(customer)}/adjustments", body)
+
+    def show(answer: dict[str, Any], console: Console) -> None:
+        done = "Posted" if answer["posted"] else "Posted before; nothing was posted now"
+        console.print(f"{done}: ₹{answer['amount_rupees']} for {answer['customer']}.")
+
+    _show(as_json, ask, show)
+
+
+@app.command()
+def devices(customer: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
+    """Boxes, what they hold, and which are frozen or refused."""
+    _show(as_json, lambda client: client.get("/v1/devices", customer=customer), print_devices)
+
+
+@app.command()
+def fork(device: str, epoch: int) -> None:
+    """What proves that a frozen box was two: both segments as they were signed, as JSON."""
+    _show(True, lambda client: client.get(f"/v1/devices/{_part(device)}/epochs/{epoch}/fork"), lambda *_: None)
 
 
 @app.command()

@@ -72,17 +72,27 @@ def advance(connection: Connection, head: Epoch) -> None:
 
 
 def see(connection: Connection, device: bytes, epoch: int, now_ms: int) -> None:
-    connection.execute("update epochs set seen_ms = %s where device = %s and epoch = %s", (now_ms, device, epoch))
+    """A segment of it was taken."""
+    connection.execute(
+        "update epochs set seen_ms = %s, refused = null, refused_ms = null where device = %s and epoch = %s",
+        (now_ms, device, epoch),
+    )
 
 
-def freeze(connection: Connection, epoch: Epoch, payload: bytes, signature: bytes, now_ms: int) -> None:
-    """Takes nothing more of this epoch, and keeps what proves that two boxes signed with one key."""
+def refuse(connection: Connection, device: bytes, epoch: int, reason: str, now_ms: int) -> bool:
+    """Notes why a segment that the box signed was refused, until one is taken; whether that is news."""
+    noted = connection.execute(
+        "update epochs set refused = %(reason)s, refused_ms = %(now)s"
+        " where device = %(device)s and epoch = %(epoch)s and refused is distinct from %(reason)s",
+        {"reason": reason, "now": now_ms, "device": device, "epoch": epoch},
+    )
+    return noted.rowcount > 0
+
+
+def freeze(connection: Connection, epoch: Epoch, now_ms: int) -> None:
+    """Takes nothing more of this epoch."""
     connection.execute(
         "update epochs set frozen_ms = %s where device = %s and epoch = %s", (now_ms, epoch.device, epoch.epoch)
-    )
-    connection.execute(
-        "insert into forks values (%s, %s, %s, %s, %s) on conflict do nothing",
-        (epoch.device, epoch.epoch, payload, signature, now_ms),
     )
 
 
@@ -91,8 +101,51 @@ def count_alive(connection: Connection, customer: str, since_ms: int) -> int:
     row = connection.execute(
         "select count(*) from (select distinct on (device) frozen_ms, seen_ms from epochs"
         " join devices on devices.id = device where customer = %s order by device, epoch desc) newest"
-        " where frozen_ms is null and seen_ms >= %s",
+        " where frozen_ms is null and seen_ms > %s",
         (customer, since_ms),
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """One epoch of a device, for the operator."""
+
+    device: bytes
+    epoch: int
+    customer: str
+    newest: bool
+    acked: int
+    enrolled_ms: int
+    seen_ms: int
+    held: int  # micro-rupees that the box may still spend
+    frozen_ms: int | None
+    fork_seq: int | None  # where two different records were signed
+    refused_ms: int | None
+    refused: str | None
+
+    @property
+    def state(self) -> str:
+        if self.frozen_ms is not None:
+            return "frozen"
+        if not self.newest:
+            return "replaced"
+        return "refused" if self.refused is not None else "active"
+
+
+def list_states(connection: Connection, customer: str | None, limit: int) -> list[DeviceState]:
+    """Those that need a look first, then the newest."""
+    with connection.cursor(row_factory=class_row(DeviceState)) as cursor:
+        return cursor.execute(
+            "select epochs.device, epochs.epoch, customer, acked, enrolled_ms, seen_ms, coalesce(held, 0) as held,"
+            " frozen_ms, forks.seq as fork_seq, refused_ms, refused, epochs.epoch ="
+            " (select max(epoch) from epochs later where later.device = epochs.device) as newest"
+            " from epochs join devices on devices.id = epochs.device"
+            " left join leases on leases.device = epochs.device and leases.epoch = epochs.epoch"
+            " left join forks on forks.device = epochs.device and forks.epoch = epochs.epoch"
+            " where %(customer)s::text is null or customer = %(customer)s"
+            " order by frozen_ms is null and refused is null, enrolled_ms desc, epochs.device, epochs.epoch desc"
+            " limit %(limit)s",
+            {"customer": customer, "limit": limit},
+        ).fetchall()

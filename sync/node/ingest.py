@@ -2,24 +2,31 @@
 
 Each (device, epoch, seq) is billed once for ever, in whatever order and how often segments come:
 a segment that begins after the head is a gap (409), one that overlaps it must hold the very records that are stored.
-A device whose key signed two different records for one place has been copied; its epoch is frozen.
+A device whose key signed two different records for one place has been copied; its epoch is frozen, and both segments
+are kept. A record counts only under a lease and price book that were issued together to that box.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 
 from sync import record as record_format
-from sync.node import accounts, books, customers, devices, leases, receipts, records, topups
+from sync.node import accounts, books, customers, devices, evidence, leases, receipts, records, topups
 from sync.node.context import Node
 from sync.node.database import Connection
 from sync.node.devices import Epoch
 from sync.node.errors import Refusal
+from sync.node.lease_ids import is_issued, make_id
 from sync.node.records import RatedRecord
 from sync.record import Record
 from sync.segment import Receipt, Segment, SignedReceipt, SignedSegment, verify_chain
 from sync.signature import BadSignature
 
 SEGMENT_COST_MAX = 10**13  # ₹1 crore: keeps every sum far inside 64 bits
+# An honest box never sends these, so the operator must see them; the box itself goes on trying.
+_SUSPECT = {"fork", "inconsistent", "implausible", "unknown_price_book", "unknown_lease"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,42 @@ class Gap(Exception):
 
 
 class _Fork(Exception):
-    """The segment contradicts records that are stored."""
+    """The segment contradicts record `seq`, which is stored."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"record {seq} was signed twice")
+        self.seq = seq
 
 
 def ingest(node: Node, signed: SignedSegment) -> SignedReceipt:
-    """Raises Gap, or Refusal with the reason."""
+    """Raises Gap, or Refusal with the reason; one that calls for the operator is noted for them."""
     try:
         segment = Segment.from_bytes(signed.payload)
     except ValueError as error:
         raise Refusal(400, "malformed", str(error)) from None
+    try:
+        return _take(node, segment, signed)
+    except Refusal as refusal:
+        if refusal.code in _SUSPECT:
+            _note(node, segment, refusal)
+        raise
+
+
+def _note(node: Node, segment: Segment, refusal: Refusal) -> None:
+    """In the log once, and in the list of devices until a segment of the box is taken again."""
+    with node.database.transaction() as connection:
+        news = devices.refuse(connection, segment.device, segment.epoch, refusal.code, node.clock.wall_ms())
+    if news:
+        log.error(
+            "device %s, epoch %d: %s: %s; see `nukkad node devices`",
+            segment.device.hex(),
+            segment.epoch,
+            refusal.code,
+            refusal.message,
+        )
+
+
+def _take(node: Node, segment: Segment, signed: SignedSegment) -> SignedReceipt:
     with node.database.transaction() as connection:
         epoch = _authenticate(connection, segment, signed)
         customers.lock(connection, epoch.customer)
@@ -58,10 +92,15 @@ def ingest(node: Node, signed: SignedSegment) -> SignedReceipt:
             )
         try:
             new = _continue(connection, epoch, segment)
-        except _Fork:
-            devices.freeze(connection, epoch, signed.payload, signed.signature, now_ms)
+        except _Fork as fork:
+            devices.freeze(connection, epoch, now_ms)
+            evidence.keep_fork(connection, epoch, fork.seq, signed, now_ms)
         else:
-            head = _bill(connection, epoch, new, now_ms) if new else epoch
+            head = epoch
+            if new:
+                head = _bill(node, connection, epoch, new, now_ms)
+                evidence.keep_signature(connection, segment, signed)
+            leases.adopt(connection, epoch, segment.lease)
             return _answer(node, connection, head, now_ms)
     # Raised only here, after the commit: the freeze must stay.
     raise Refusal(
@@ -99,7 +138,7 @@ def _continue(connection: Connection, epoch: Epoch, segment: Segment) -> list[Ne
     # Equal links mean equal histories, so the last place that both know says everything.
     common = min(epoch.acked, segment.last)
     if links[common - segment.first + 1] != records.link_at(connection, epoch.device, epoch.epoch, common):
-        raise _Fork
+        raise _Fork(_first_difference(connection, epoch, segment.first - 1, links[: common - segment.first + 2]))
     return [
         NewRecord(one, data, link)
         for one, data, link in zip(decoded, segment.records, links[1:], strict=True)
@@ -107,9 +146,15 @@ def _continue(connection: Connection, epoch: Epoch, segment: Segment) -> list[Ne
     ]
 
 
-def _bill(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> Epoch:
+def _first_difference(connection: Connection, epoch: Epoch, seq: int, links: list[bytes]) -> int:
+    """The first of the records from `seq` on whose link is not the one stored."""
+    stored = records.links(connection, epoch.device, epoch.epoch, seq, len(links))
+    return next(at for at, (link, taken) in enumerate(zip(links, stored, strict=True), seq) if link != taken)
+
+
+def _bill(node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> Epoch:
     """Rates and posts the records, with one posting for the wallet and one for each meter; returns the new head."""
-    rated = _rate(connection, epoch, new, now_ms)
+    rated = _rate(node, connection, epoch, new, now_ms)
     amounts: Counter[str] = Counter()
     for one in rated:
         amounts[accounts.revenue(one.record.draft.meter)] -= one.cost
@@ -122,16 +167,14 @@ def _bill(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: in
         reference = f"usage:{epoch.device.hex()}:{epoch.epoch}:{rated[0].record.seq}-{rated[-1].record.seq}"
         entry = accounts.post(connection, "usage", reference, amounts, now_ms)
     records.insert(connection, epoch.customer, rated, entry, now_ms)
-    newest = leases.newest(connection, epoch)
-    adopted = any(one.record.draft.lease == newest for one in rated)
-    leases.charge(connection, epoch, cost, adopted)
+    leases.charge(connection, epoch, cost)
     last = rated[-1]
     head = replace(epoch, acked=last.record.seq, link=last.link, used_ms=last.used_ms)
     devices.advance(connection, head)
     return head
 
 
-def _rate(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> list[RatedRecord]:
+def _rate(node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> list[RatedRecord]:
     known = books.find(connection, {one.record.draft.price_book for one in new})
     used_ms = epoch.used_ms
     rated = []
@@ -144,6 +187,13 @@ def _rate(connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: in
                 f"record {one.record.name} names price book {one.record.draft.price_book.hex()[:16]}…,"
                 " which this node never issued",
             )
+        draft = one.record.draft
+        if not is_issued(node.key, epoch.device, epoch.epoch, draft.price_book, draft.lease):
+            raise Refusal(
+                422,
+                "unknown_lease",
+                f"record {one.record.name} names a lease and price book that were never issued together to this box",
+            )
         # The box's clock may be wrong: use is dated no earlier than the record before, and never in the future.
         used_ms = min(max(one.record.wall_ms, used_ms), now_ms)
         rated.append(records.rate_record(one.record, one.canonical, one.link, used_ms, book))
@@ -154,7 +204,9 @@ def _answer(node: Node, connection: Connection, head: Epoch, now_ms: int) -> Sig
     """The receipt for this head with a new lease, signed and stored."""
     balance = accounts.balance(connection, head.customer)
     devices.see(connection, head.device, head.epoch, now_ms)
-    lease = leases.grant(connection, head, balance, now_ms=now_ms, settings=node.settings, random=node.random)
+    book = books.in_force(connection, now_ms)
+    lease_id = make_id(node.key, head.device, head.epoch, book.digest, node.random)
+    lease = leases.grant(connection, head, balance, id=lease_id, now_ms=now_ms, settings=node.settings)
     topup = topups.standing(connection, head.customer, now_ms, node.random)
     receipt = Receipt(
         device=head.device,
@@ -164,7 +216,7 @@ def _answer(node: Node, connection: Connection, head: Epoch, now_ms: int) -> Sig
         node_ms=now_ms,
         balance=balance,
         lease=lease,
-        price_book=books.in_force(connection, now_ms).to_json(),
+        price_book=book.to_json(),
         topup=topup.show(node.settings, now_ms),
     )
     signed = SignedReceipt.seal(receipt.to_bytes(), node.key)

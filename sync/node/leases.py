@@ -2,11 +2,11 @@
 
 A new lease replaces the box's last one here, but the answer that carries it may be lost, and an expired one may have
 been spent to the end before its box is heard again. So a box is held to count for the most it may still spend under
-any lease it has; that is let go when its records show the newest lease, or is written off 45 days after expiry.
-All boxes of a customer together never hold more than the wallet and the allowance.
+any lease it has; when its next segment names the newest lease, for that one alone. A box that is heard thus gives back
+what it does not use, at each sync, and the boxes share it anew. One that is not heard is written off a week after its
+last lease ended: should it report use after all, that is billed, and the wallet may go below zero by so much.
+Until then all boxes of a customer together never hold more than the wallet and the allowance.
 """
-
-from collections.abc import Callable
 
 from sync.node import devices
 from sync.node.database import Connection
@@ -16,23 +16,23 @@ from sync.price import MICRO_PER_PAISA
 from sync.segment import Lease
 
 HOUR_MS = 3600 * 1000
-WRITE_OFF_MS = 45 * 24 * HOUR_MS
+WRITE_OFF_MS = 7 * 24 * HOUR_MS
 
 
-def newest(connection: Connection, epoch: Epoch) -> bytes | None:
-    row = connection.execute(
-        "select lease from leases where device = %s and epoch = %s", (epoch.device, epoch.epoch)
-    ).fetchone()
-    return bytes(row[0]) if row else None
-
-
-def charge(connection: Connection, epoch: Epoch, cost: int, adopted: bool) -> None:
-    """Takes what was billed off what the box holds; `adopted`: its records show that it has the newest lease."""
+def charge(connection: Connection, epoch: Epoch, cost: int) -> None:
+    """Takes what was billed off what the box holds."""
     connection.execute(
-        "update leases set unspent = unspent - %(cost)s,"
-        " held = greatest(case when %(adopted)s then unspent else held end - %(cost)s, 0)"
+        "update leases set unspent = unspent - %(cost)s, held = greatest(held - %(cost)s, 0)"
         " where device = %(device)s and epoch = %(epoch)s",
-        {"cost": cost, "adopted": adopted, "device": epoch.device, "epoch": epoch.epoch},
+        {"cost": cost, "device": epoch.device, "epoch": epoch.epoch},
+    )
+
+
+def adopt(connection: Connection, epoch: Epoch, lease: bytes) -> None:
+    """The box says which lease it holds: when that is the newest, it may spend no other any more."""
+    connection.execute(
+        "update leases set held = greatest(unspent, 0) where device = %s and epoch = %s and lease = %s",
+        (epoch.device, epoch.epoch, lease),
     )
 
 
@@ -41,9 +41,9 @@ def grant(
     epoch: Epoch,
     balance: int,
     *,
+    id: bytes,
     now_ms: int,
     settings: Settings,
-    random: Callable[[int], bytes],
 ) -> Lease:
     """A new lease on what no other box of the customer holds, in equal shares. The caller has locked the customer.
 
@@ -53,12 +53,13 @@ def grant(
     allowance = settings.allowance_paise * MICRO_PER_PAISA
     total = 0
     if epoch.newest:
-        shares = max(devices.count_alive(connection, epoch.customer, now_ms - WRITE_OFF_MS), 1)
+        alive_ms = now_ms - settings.lease_hours * HOUR_MS - WRITE_OFF_MS
+        shares = max(devices.count_alive(connection, epoch.customer, alive_ms), 1)
         free = balance + allowance - _held_by_others(connection, epoch, now_ms)
         total = max(min(free, (balance + allowance) // shares), 0)
     granted = max(total - allowance, 0)
     expires_ms = now_ms + settings.lease_hours * HOUR_MS if epoch.newest else now_ms
-    lease = Lease(random(16), epoch.epoch, epoch.acked, granted, total - granted, expires_ms, now_ms)
+    lease = Lease(id, epoch.epoch, epoch.acked, granted, total - granted, expires_ms, now_ms)
     connection.execute(
         "insert into leases (device, epoch, lease, total, unspent, held, expires_ms)"
         " values (%(device)s, %(epoch)s, %(lease)s, %(total)s, %(total)s, %(total)s, %(expires)s)"

@@ -51,6 +51,15 @@ def link_at(connection: Connection, device: bytes, epoch: int, seq: int) -> byte
     return bytes(row[0])
 
 
+def links(connection: Connection, device: bytes, epoch: int, seq: int, count: int) -> list[bytes]:
+    """Links of `count` records from `seq` on, all of which were taken; 0 stands before the first."""
+    rows = connection.execute(
+        "select link from records where device = %s and epoch = %s and seq >= %s and seq < %s order by seq",
+        (device, epoch, seq, seq + count),
+    ).fetchall()
+    return [*([FIRST_LINK] if seq == 0 else []), *(bytes(row[0]) for row in rows)]
+
+
 def insert(
     connection: Connection, customer: str, rated: Sequence[RatedRecord], entry: int | None, posted_ms: int
 ) -> None:

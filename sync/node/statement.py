@@ -1,7 +1,8 @@
 """A customer's statement: what was used, what was paid, and the balance before and after, exact to the micro-rupee.
 
 A period takes what was posted in it. A box that was offline reports late, so a line's day of use may lie before the
-period; in return a statement once made never changes, and closing = opening + top-ups - usage always holds.
+period; in return the statement of a period that is over never changes, and closing = opening + top-ups + adjustments -
+usage always holds.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from datetime import date
 from psycopg.rows import class_row
 
 from sync.clock import DAY_MS, INDIA_MS, day_start_ms
-from sync.node import accounts
+from sync.node import accounts, adjustments
+from sync.node.adjustments import Adjustment
 from sync.node.customers import Customer
 from sync.node.database import Connection
 from sync.price import MICRO_PER_PAISA
@@ -45,6 +47,8 @@ class Statement:
     calls: int
     lines: list[StatementLine]
     payments: list[StatementPayment]
+    adjustments: list[Adjustment]
+    final: bool  # False: its last day is not over, so the same period may show more later
 
     @property
     def usage(self) -> int:
@@ -57,11 +61,16 @@ class Statement:
         return (self.usage + MICRO_PER_PAISA // 2) // MICRO_PER_PAISA
 
     @property
+    def adjusted(self) -> int:
+        """Micro-rupees."""
+        return sum(adjustment.amount for adjustment in self.adjustments)
+
+    @property
     def paid_paise(self) -> int:
         return sum(payment.amount_paise for payment in self.payments)
 
 
-def make_statement(connection: Connection, customer: Customer, first: date, last: date) -> Statement:
+def make_statement(connection: Connection, customer: Customer, first: date, last: date, today: date) -> Statement:
     """Over whole days in India, both included. The connection is a snapshot, so that its figures agree."""
     begin, end = day_start_ms(first), day_start_ms(last) + DAY_MS
     period = {"customer": customer.id, "begin": begin, "end": end, "ist": INDIA_MS, "day": DAY_MS}
@@ -88,4 +97,6 @@ def make_statement(connection: Connection, customer: Customer, first: date, last
     assert row is not None
     opening = accounts.balance_before(connection, customer.id, begin)
     closing = accounts.balance_before(connection, customer.id, end)
-    return Statement(customer, first, last, opening, closing, int(row[0]), lines, payments)
+    adjusted = adjustments.list_between(connection, customer.id, begin, end)
+    calls, final = int(row[0]), last < today
+    return Statement(customer, first, last, opening, closing, calls, lines, payments, adjusted, final)

@@ -34,11 +34,18 @@ def print_statement(answer: Answer, console: Console) -> None:
         console.print(
             f"Top-up {payment['reference']} · UTR {payment['utr']} · ₹{paid} · {_time(payment['confirmed_ms'])}"
         )
+    for adjustment in answer["adjustments"]:
+        made = f"₹{adjustment['amount_rupees']} · {_time(adjustment['made_ms'])}"
+        console.print(f"Adjustment {adjustment['id']} · {made} · {adjustment['reason']}")
     rounded = rupees(answer["usage_paise"] * MICRO_PER_PAISA)
     console.print(f"Opening balance ₹{rupees(answer['opening'])}")
     console.print(f"Top-ups         ₹{rupees(answer['topups_paise'] * MICRO_PER_PAISA)}")
     console.print(f"Usage           ₹{rounded} (exactly ₹{answer['usage_rupees']}, {answer['calls']:,} calls)")
+    if answer["adjustments"]:
+        console.print(f"Adjustments     ₹{rupees(answer['adjusted'])}")
     console.print(f"Closing balance ₹{answer['closing_rupees']}")
+    if not answer["final"]:
+        console.print(f"{answer['to']} is not over: this statement may still change.", style="bold")
 
 
 def print_topups(answer: Answer, console: Console) -> None:
@@ -72,6 +79,15 @@ def print_prices(answer: Answer, console: Console) -> None:
             table.add_row(meter, unit, rupees(rate))
     console.print(table)
     console.print(f"In force since {_time(answer['effective_ms'])} · {answer['hash']}")
+
+
+def print_devices(answer: Answer, console: Console) -> None:
+    table = make_table("Device", ">Epoch", "Customer", "State", ">Records", "Heard of", ">May spend ₹")
+    for device in answer["devices"]:
+        since = f" since {_time(device['since_ms'])}: {device['why']}" if device["why"] else ""
+        row = (device["device"], str(device["epoch"]), device["customer"], device["state"] + since)
+        table.add_row(*row, f"{device['acked']:,}", _time(device["seen_ms"]), rupees(device["held"]))
+    console.print(table)
 
 
 def print_customers(answer: Answer, console: Console) -> None:

@@ -82,6 +82,6 @@ def close(ledger: Ledger) -> None:
         ledger.close()
 
 
-def append(ledger: Ledger, count: int) -> list[Record]:
+def append(ledger: Ledger, count: int, **changes: Any) -> list[Record]:
     """Records `count` calls together."""
-    return [future.result() for future in [ledger.append(make_draft()) for _ in range(count)]]
+    return [future.result() for future in [ledger.append(make_draft(**changes)) for _ in range(count)]]

@@ -40,7 +40,7 @@ def make_segment(count: int = 3, first: int = 1) -> Segment:
     link = FIRST_LINK
     for one in data:
         link = record.link(link, one)
-    return Segment(DEVICE, 1, first, FIRST_LINK, link, data)
+    return Segment(DEVICE, 1, first, FIRST_LINK, link, data, b"l" * 16)
 
 
 SEGMENT = make_segment()

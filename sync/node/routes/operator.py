@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from sync.clock import day_in_india, day_of_number
-from sync.node import accounts, auth, books, codes, customers, topups
+from sync.node import accounts, adjustments, auth, books, codes, customers, devices, evidence, topups
 from sync.node.context import Node
 from sync.node.errors import Refusal
 from sync.node.routes.body import JSON_BYTES_MAX, Form, parse, read_body
@@ -16,8 +16,10 @@ from sync.node.routes.device import show
 from sync.node.statement import Statement, make_statement
 from sync.price import rupees
 from sync.record import Meter, Unit
+from sync.segment import SignedSegment
 
 TOPUPS_MAX = 500
+DEVICES_MAX = 500
 
 
 def the_operator(request: Request) -> Node:
@@ -39,6 +41,12 @@ class AddCustomer(Form):
 class Confirm(Form):
     utr: Annotated[str, Field(max_length=40)]
     amount_paise: int | None = None
+
+
+class Adjust(Form):
+    id: str
+    amount_paise: int
+    reason: str
 
 
 @router.post("/customers")
@@ -85,7 +93,63 @@ def show_statement(request: Request, node: Operated, customer: str) -> dict[str,
         last = _day(request, "to", max(today, first))
         if first > last:
             raise Refusal(422, "bad_field", "to: must not be before from")
-        return _show_statement(make_statement(connection, found, first, last))
+        return _show_statement(make_statement(connection, found, first, last, today))
+
+
+@router.post("/customers/{customer}/adjustments")
+async def adjust_wallet(request: Request, node: Operated, customer: str) -> dict[str, object]:
+    form = parse(Adjust, await read_body(request, JSON_BYTES_MAX))
+
+    def adjust() -> dict[str, object]:
+        with node.database.transaction() as connection:
+            made = adjustments.adjust(
+                connection,
+                customer,
+                form.id,
+                form.amount_paise,
+                reason=form.reason,
+                now_ms=node.clock.wall_ms(),
+            )
+            balance = accounts.balance(connection, customer)
+        return {**_show_adjustment(made.adjustment), "customer": customer, "posted": made.posted, "balance": balance}
+
+    return await run_in_threadpool(adjust)
+
+
+@router.get("/devices")
+def list_devices(request: Request, node: Operated) -> dict[str, object]:
+    """At most 500, first those that need a look; query `customer`: only that customer's."""
+    customer = request.query_params.get("customer")
+    with node.database.snapshot() as connection:
+        if customer is not None:
+            customers.find(connection, customer)
+        found = devices.list_states(connection, customer, DEVICES_MAX)
+    return {"devices": [_show_device(device) for device in found]}
+
+
+@router.get("/devices/{device}/epochs/{epoch}/fork")
+def show_fork(node: Operated, device: str, epoch: int) -> dict[str, object]:
+    """Both segments as they were signed, in hex: with the public key, anybody can check them."""
+    try:
+        id = bytes.fromhex(device)
+    except ValueError:
+        raise Refusal(422, "bad_field", "device: must be hex digits, as `nukkad node devices` shows them") from None
+    with node.database.snapshot() as connection:
+        known, fork = devices.find(connection, id, epoch), evidence.find_fork(connection, id, epoch)
+    if known is None or fork is None:
+        raise Refusal(404, "no_fork", "no such epoch of a device is frozen: `nukkad node devices` names them")
+    return {
+        "device": device,
+        "epoch": epoch,
+        "public_key": known.public_key.hex(),
+        "seq": fork.seq,
+        "older": None if fork.older is None else _show_signed(fork.older),
+        "newer": _show_signed(fork.newer),
+    }
+
+
+def _show_signed(signed: SignedSegment) -> dict[str, str]:
+    return {"payload": signed.payload.hex(), "signature": signed.signature.hex()}
 
 
 @router.get("/topups")
@@ -166,6 +230,33 @@ def _show_topup(node: Node, topup: topups.StoredTopUp, now_ms: int) -> dict[str,
     }
 
 
+def _show_adjustment(adjustment: adjustments.Adjustment) -> dict[str, object]:
+    return {
+        "id": adjustment.id,
+        "amount": adjustment.amount,
+        "amount_rupees": rupees(adjustment.amount),
+        "reason": adjustment.reason,
+        "made_ms": adjustment.made_ms,
+    }
+
+
+def _show_device(device: devices.DeviceState) -> dict[str, object]:
+    """`why`: the code of the refusal, or the record of which two were signed."""
+    frozen = device.frozen_ms is not None
+    return {
+        "device": device.device.hex(),
+        "epoch": device.epoch,
+        "customer": device.customer,
+        "state": device.state,
+        "since_ms": device.frozen_ms if frozen else device.refused_ms,
+        "why": f"fork at record {device.fork_seq}" if frozen else device.refused,
+        "acked": device.acked,
+        "enrolled_ms": device.enrolled_ms,
+        "seen_ms": device.seen_ms,
+        "held": device.held,
+    }
+
+
 def _show_statement(statement: Statement) -> dict[str, object]:
     """Amounts are micro-rupees; a name ending in `_paise` is paise, one ending in `_rupees` exact decimal text."""
     return {
@@ -200,6 +291,9 @@ def _show_statement(statement: Statement) -> dict[str, object]:
             for payment in statement.payments
         ],
         "topups_paise": statement.paid_paise,
+        "adjustments": [_show_adjustment(adjustment) for adjustment in statement.adjustments],
+        "adjusted": statement.adjusted,
+        "final": statement.final,
         "closing": statement.closing,
         "closing_rupees": rupees(statement.closing),
     }

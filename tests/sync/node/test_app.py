@@ -12,7 +12,7 @@ from sync.node.app import create_app
 from sync.node.context import Node
 from sync.node.database import Database
 from sync.node.routes.body import JSON_BYTES_MAX
-from sync.segment import SEGMENT_BYTES_MAX, Head, Receipt, SignedReceipt
+from sync.segment import NO_LEASE, SEGMENT_BYTES_MAX, Head, Receipt, Segment, SignedReceipt, SignedSegment
 from sync.signature import Purpose, request_message, sign
 from tests.sync.node.world import START_MS, Box, balances, count, make_box, make_customer
 
@@ -73,7 +73,9 @@ async def test_from_enrolment_to_the_statement(client: httpx.AsyncClient, node: 
             "node_public_key": node.key.public_key().public_bytes_raw().hex(),
             "node_ms": START_MS,
         }
-    box = Box(b"\xab" * 16, key, 1, "sharma")
+    box = Box(b"\xab" * 16, key, 1, "sharma", NO_LEASE)
+    answer = await client.post("/v1/sync/segments", content=box.segment().to_bytes())
+    box.lease = Receipt.from_bytes(SignedReceipt.from_bytes(answer.content).payload).lease.lease_id
     box.use_paise(250)
     answer = await client.post("/v1/sync/segments", content=box.segment().to_bytes())
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/cbor"
@@ -144,7 +146,7 @@ async def test_a_devices_request_must_be_its_own(client: httpx.AsyncClient, node
     path = "/v1/topups"
     body = b'{"amount_paise": 50000, "request_id": "request-1"}'
     good = signed(box, "POST", path, body)
-    thief = Box(box.device, Ed25519PrivateKey.generate(), 1, "sharma")
+    thief = Box(box.device, Ed25519PrivateKey.generate(), 1, "sharma", NO_LEASE)
     for headers in (
         {},
         signed(thief, "POST", path, body),
@@ -296,3 +298,27 @@ async def test_without_its_database_the_node_says_try_again(node: Node, box: Box
                 assert answer.headers["retry-after"] == "2"
     finally:
         away.close()
+
+
+async def test_a_frozen_box_is_listed_with_what_proves_it(client: httpx.AsyncClient, box: Box) -> None:
+    clone = box.copy()
+    box.use_paise(1)
+    clone.use_paise(2)
+    await client.post("/v1/sync/segments", content=box.segment().to_bytes())
+    refused = await client.post("/v1/sync/segments", content=clone.segment().to_bytes())
+    assert (refused.status_code, code_of(refused)) == (422, "fork")
+    for query in ("", "?customer=sharma"):
+        (listed,) = (await client.get(f"/v1/devices{query}", headers=OPERATOR)).json()["devices"]
+        assert (listed["device"], listed["state"], listed["why"]) == (box.device.hex(), "frozen", "fork at record 1")
+        assert (listed["acked"], listed["since_ms"]) == (1, START_MS)
+    path = f"/v1/devices/{box.device.hex()}/epochs"
+    shown = (await client.get(f"{path}/1/fork", headers=OPERATOR)).json()
+    said = []
+    for side in (shown["older"], shown["newer"]):
+        signed = SignedSegment(*(bytes.fromhex(side[name]) for name in ("payload", "signature")))
+        signed.verify(bytes.fromhex(shown["public_key"]))
+        said.append(Segment.from_bytes(signed.payload).records)
+    assert said == [tuple(box.records), tuple(clone.records)] and shown["seq"] == 1
+    assert code_of(await client.get(f"{path}/2/fork", headers=OPERATOR)) == "no_fork"
+    assert (await client.get("/v1/devices/xyz/epochs/1/fork", headers=OPERATOR)).status_code == 422
+    assert (await client.get("/v1/devices")).status_code == 401

@@ -11,10 +11,11 @@ from sync.identity import Identity
 from sync.node import codes
 from sync.node.app import create_app
 from sync.node.context import Node
+from sync.node.lease_ids import make_id
 from sync.segment import Receipt, Segment
 from sync.transport import HttpNode
 from tests.support.held_clock import HeldClock
-from tests.sync.node.world import START_MS, Box, make_customer
+from tests.sync.node.world import BOOK, START_MS, Box, make_customer
 
 
 async def test_the_boxs_client_and_the_node_agree(node: Node) -> None:
@@ -32,7 +33,8 @@ async def test_the_boxs_client_and_the_node_agree(node: Node) -> None:
         enrolment = await client.enrol(code, identity.device, identity.public_key)
         assert enrolment.node_public_key == node.key.public_key().public_bytes_raw()
 
-        box = Box(identity.device, identity.key, enrolment.epoch, enrolment.customer)
+        lease = make_id(node.key, identity.device, enrolment.epoch, BOOK.digest, node.random)
+        box = Box(identity.device, identity.key, enrolment.epoch, enrolment.customer, lease)
         box.use_paise(3)
         box.use_paise(4)
         with pytest.raises(Gap) as gap:
@@ -45,6 +47,6 @@ async def test_the_boxs_client_and_the_node_agree(node: Node) -> None:
         topup = await client.request_topup(50_000, "request-1")
         assert await client.find_topup(topup.reference) == topup
 
-        other = Segment(box.device, 1, 3, b"x" * 32, b"x" * 32, ())
+        other = Segment(box.device, 1, 3, b"x" * 32, b"x" * 32, (), bytes(16))
         with pytest.raises(Conflict):
             await client.send_segment(box.sign(other))

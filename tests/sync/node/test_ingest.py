@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sync.node import accounts
+from sync.node import accounts, books, devices, evidence
 from sync.node.context import Node
 from sync.node.errors import Refusal
 from sync.node.ingest import Gap, ingest
-from sync.price import cost
+from sync.price import PriceBook, cost
 from sync.record import FIRST_LINK, Meter, Unit, decode
-from sync.segment import Receipt, Segment
+from sync.segment import Receipt, Segment, verify_chain
 from tests.support.held_clock import HeldClock
 from tests.sync.node.world import BOOK, RUPEE, START_MS, Box, balances, count, join, make_box, make_customer, pay, send
+
+CHEAP = PriceBook("cheap", START_MS, {Meter.CHAT: {Unit.POINTS_IN: 1}})
 
 
 @pytest.fixture
@@ -93,7 +95,9 @@ def test_a_heartbeat_renews_the_lease(node: Node, clock: HeldClock, box: Box) ->
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-def test_a_fork_freezes_the_device(node: Node, box: Box, overlap: bool) -> None:
+def test_a_fork_freezes_the_device_and_is_proven(
+    node: Node, box: Box, overlap: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     box.use_paise(10)
     clone = box.copy()
     box.use_paise(20)
@@ -111,6 +115,20 @@ def test_a_fork_freezes_the_device(node: Node, box: Box, overlap: bool) -> None:
     with node.database.snapshot() as connection:
         kept = connection.execute("select payload, signature from forks").fetchall()
     assert kept == [(forked.payload, forked.signature)]
+    with node.database.snapshot() as connection:
+        fork = evidence.find_fork(connection, box.device, 1)
+    assert fork is not None and fork.older is not None
+    assert (fork.seq, fork.newer) == (2, forked)
+    # A stranger with the device's public key alone sees that it signed two different records for one place.
+    sides = []
+    for side in (fork.older, fork.newer):
+        side.verify(box.key.public_key().public_bytes_raw())
+        said = Segment.from_bytes(side.payload)
+        verify_chain(said)
+        sides.append(said.records[2 - said.first] if said.first <= 2 else said.link_before)
+    assert sides == [box.records[1], clone.records[1] if overlap else clone.links[2]]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert box.device.hex() in caplog.text and "fork" in caplog.text
     again = join(node, "sharma", box.device, box.key)
     assert again.epoch == 2
     assert send(node, again.heartbeat()).acked == 0
@@ -132,7 +150,7 @@ def test_only_the_enrolled_key_counts(node: Node, box: Box) -> None:
     stranger = replace(box, device=bytes(16))
     later = replace(box, epoch=2)
     for forger in (thief, stranger, later):
-        found = refusal(node, forger, Segment(forger.device, forger.epoch, 1, FIRST_LINK, FIRST_LINK, ()))
+        found = refusal(node, forger, Segment(forger.device, forger.epoch, 1, FIRST_LINK, FIRST_LINK, (), bytes(16)))
         assert (found.status, found.code) == (401, "unauthorized")
     assert count(node, "select count(*) from records") == 0
 
@@ -160,6 +178,52 @@ def test_an_unknown_price_book_is_refused_whole(node: Node, box: Box) -> None:
     assert wallet(node) == 0
     assert count(node, "select count(*) from records") == 0
     assert send(node, box.segment(1, 1)).acked == 1
+
+
+def forge(box: Box, how: str, other: Box) -> None:
+    """A record that names a lease and price book which were not issued together to this box."""
+    if how == "made up":
+        box.lease = b"l" * 16
+    elif how == "of another box":
+        box.lease = other.lease
+    else:  # Its own lease with a book that came later, or never to this box.
+        box.use({Unit.POINTS_IN: 1000}, price_book=CHEAP.digest)
+        return
+    box.use_paise(10)
+
+
+@pytest.mark.parametrize("how", ["made up", "of another box", "another book"])
+def test_a_lease_that_was_not_issued_to_this_box_is_refused_and_shown(
+    node: Node, box: Box, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with node.database.transaction() as connection:
+        books.store(connection, CHEAP, START_MS)
+    honest = box.lease
+    box.use_paise(10)
+    forge(box, how, make_box(node, "sharma", seed=2))
+    for _ in range(3):
+        assert refusal(node, box, Segment.from_bytes(box.segment().payload)).code == "unknown_lease"
+    assert wallet(node) == 0
+    assert len(caplog.records) == 1 and box.device.hex() in caplog.text
+    assert shown(node, box) == ("refused", "unknown_lease")
+    box.lease = honest
+    assert send(node, box.segment(1, 1)).acked == 1
+    assert shown(node, box) == ("active", None)
+
+
+def shown(node: Node, box: Box) -> tuple[str, str | None]:
+    with node.database.snapshot() as connection:
+        (found,) = (one for one in devices.list_states(connection, "sharma", 9) if one.device == box.device)
+    return found.state, found.refused
+
+
+def test_a_lease_of_an_earlier_answer_counts_also_after_a_restart_of_the_box(node: Node, box: Box) -> None:
+    """Old records under old leases, of answers of which some were lost, come late and in order."""
+    held = [send(node, box.heartbeat()).lease.lease_id for _ in range(5)]
+    for lease in (held[1], held[4], held[1]):
+        box.lease = lease
+        box.use_paise(1)
+    assert send(node, box.segment()).acked == 3
 
 
 def test_an_implausible_cost_is_refused(node: Node, box: Box) -> None:

@@ -68,6 +68,44 @@ def test_what_a_lost_answer_may_have_granted_stays_held(node: Node, customer: st
     assert lease.granted + lease.allowance == 50 * RUPEE
 
 
+def test_what_an_idle_box_does_not_use_is_shared_anew(node: Node, customer: str) -> None:
+    """The first box is alone and gets everything; it never serves, but it is heard: the second is not kept waiting."""
+    pay(node, customer, 10_000, "1" * 12)
+    idle = make_box(node, customer, 1)
+    idle.lease = send(node, idle.heartbeat()).lease.lease_id
+    busy = make_box(node, customer, 2)
+    assert amounts(send(node, busy.heartbeat()).lease) == (0, 0)
+    left = 120 * RUPEE
+    for _ in range(6):
+        for _ in range(2):  # The first brings the smaller lease, the second tells that it has arrived.
+            idle.lease = send(node, idle.heartbeat()).lease.lease_id
+        first = len(busy.records) + 1
+        lease = send(node, busy.heartbeat()).lease
+        assert lease.granted + lease.allowance == left // 2
+        busy.lease = lease.lease_id
+        busy.use_paise(left // 2 // 10_000)
+        send(node, busy.segment(first))
+        left -= left // 2 // 10_000 * 10_000
+
+
+def test_a_lease_that_nobody_says_they_hold_stays_held(node: Node, customer: str) -> None:
+    """The answer with the smaller lease was lost: the box may still spend all of the one before."""
+    pay(node, customer, 10_000, "1" * 12)
+    first, second = make_box(node, customer, 1), make_box(node, customer, 2)
+    second_heard = send(node, second.heartbeat()).lease  # ₹60
+    first.lease = send(node, first.heartbeat()).lease.lease_id  # ₹60
+    second.lease = second_heard.lease_id
+    pay(node, customer, 10_000, "2" * 12)
+    send(node, first.heartbeat())  # ₹110 is on its way, and lost
+    for _ in range(3):
+        again = send(node, second.heartbeat()).lease
+        second.lease = again.lease_id
+        assert again.granted + again.allowance == 110 * RUPEE
+    send(node, first.heartbeat())
+    third = make_box(node, customer, 3)
+    assert amounts(send(node, third.heartbeat()).lease) == (0, 0)
+
+
 def test_a_box_set_up_again_has_credit_at_once(node: Node, customer: str) -> None:
     pay(node, customer, 10_000, "1" * 12)
     box = make_box(node, customer)

@@ -90,6 +90,13 @@ def test_the_command_line_from_the_first_customer_to_the_trial_balance(site: Sit
     status, said = site.run("statement", "sharma", "--json")
     assert status == 0 and json.loads(said)["closing"] == 0
     assert "Closing balance ₹0.00" in site.run("statement", "sharma")[1]
+    words = ("adjust", "sharma", "-2.50", "--reason", "counted twice", "--id", "ticket-1")
+    assert site.run(*words) == (0, "Posted: ₹-2.50 for sharma.\n")
+    assert "nothing was posted now" in site.run(*words)[1]
+    said = site.run("statement", "sharma")[1]
+    assert "counted twice" in said and "is not over: this statement may still change." in said
+    assert site.run("devices", "sharma", "--json") == (0, '{\n  "devices": []\n}\n')
+    assert "May spend" in site.run("devices")[1]
     assert "Balanced." in site.run("trial-balance")[1]
     assert "points_out" in site.run("prices")[1]
     status, log = site.stop(signal.SIGTERM)

@@ -8,18 +8,19 @@ from itertools import pairwise
 
 import pytest
 
-from sync.clock import DAY_MS, INDIA, day_in_india, day_of_number
+from sync.clock import DAY_MS, INDIA, day_in_india, day_of_number, day_start_ms
 from sync.node import customers
+from sync.node.adjustments import adjust
 from sync.node.context import Node
 from sync.node.statement import Statement, make_statement
 from sync.record import Meter, Unit, decode
 from tests.support.held_clock import HeldClock
-from tests.sync.node.world import BOOK, RUPEE, START_MS, make_box, make_customer, pay, send
+from tests.sync.node.world import BOOK, RUPEE, START_MS, balances, make_box, make_customer, pay, send
 
 
 def statement(node: Node, first: date, last: date, customer: str = "sharma") -> Statement:
     with node.database.snapshot() as connection:
-        return make_statement(connection, customers.find(connection, customer), first, last)
+        return make_statement(connection, customers.find(connection, customer), first, last, today(node))
 
 
 def today(node: Node) -> date:
@@ -95,10 +96,11 @@ def test_use_reported_late_is_on_the_later_statement_under_its_own_day(node: Nod
     box = make_box(node, make_customer(node))
     used = today(node)
     box.use_paise(100, START_MS + 1000)
+    clock.now_ms = START_MS + DAY_MS
     closed = statement(node, used, used)
     clock.now_ms = START_MS + 40 * DAY_MS
     send(node, box.segment())
-    assert statement(node, used, used) == closed
+    assert closed.final and statement(node, used, used) == closed
     later = statement(node, used + timedelta(1), today(node))
     assert [(day_of_number(line.day), line.amount) for line in later.lines] == [(used, RUPEE)]
 
@@ -112,3 +114,29 @@ def test_free_units_are_shown(node: Node) -> None:
         (Unit.POINTS_OUT, 3, 40_000, 120),
         (Unit.TOKENS_OUT, 12, 0, 0),
     ]
+
+
+def test_a_day_that_is_not_over_is_not_final(node: Node, clock: HeldClock) -> None:
+    make_customer(node)
+    day = today(node)
+    assert not statement(node, day, day).final
+    assert not statement(node, day, day + timedelta(7)).final
+    assert statement(node, day - timedelta(3), day - timedelta(1)).final
+    clock.now_ms = day_start_ms(day + timedelta(1))
+    assert statement(node, day, day).final
+
+
+def test_an_adjustment_is_on_the_statement_and_in_the_balance(node: Node, clock: HeldClock) -> None:
+    box = make_box(node, make_customer(node))
+    box.use_paise(300)
+    send(node, box.segment())
+    with node.database.transaction() as connection:
+        adjust(connection, "sharma", "ticket-1", 250, reason="it answered nonsense", now_ms=clock.now_ms)
+        adjust(connection, "sharma", "ticket-2", -50, reason="that was too much", now_ms=clock.now_ms + 1)
+    made_out = statement(node, today(node), today(node))
+    assert [(one.id, one.amount) for one in made_out.adjustments] == [
+        ("ticket-1", 250 * 10_000),
+        ("ticket-2", -500_000),
+    ]
+    assert made_out.closing == made_out.opening + made_out.adjusted - made_out.usage == -RUPEE
+    assert balances(node)[0] == balances(node)[1] and balances(node)[2] == 0

@@ -69,6 +69,13 @@ def open_worker(
     return ledger, SyncWorker(ledger, HttpNode(URL, http, identity, clock), identity, clock)
 
 
+def use(ledger: Ledger, count: int) -> None:
+    """Calls under the lease that the box holds."""
+    receipt = ledger.receipt()
+    assert receipt is not None
+    append(ledger, count, lease=receipt.lease.lease_id)
+
+
 def billed(node: Node) -> int:
     return count(node, "select count(*) from records")
 
@@ -81,7 +88,7 @@ async def test_from_enrolment_to_a_bill_that_both_sides_agree_on(
     with ledger:
         first = await worker.sync_now()
         assert (first.acked, first.balance) == (0, 0)
-        append(ledger, 1203)
+        use(ledger, 1203)
         receipt = await worker.sync_now()
         assert (receipt.acked, receipt.balance) == (1203, -ledger.spent(0)) == (1203, -1203 * RECORD_COST)
         assert ledger.receipt() == receipt
@@ -100,8 +107,9 @@ async def test_lost_answers_bill_nothing_twice(
     identity = await enrol_box(node, http, tmp_path, clock)
     ledger, worker = open_worker(tmp_path, identity, http, clock)
     with ledger:
+        await worker.sync_now()
         for _ in range(3):
-            append(ledger, 5)
+            use(ledger, 5)
             line.answers_lost = 1
             with pytest.raises(Unreachable):
                 await worker.sync_now()
@@ -116,7 +124,8 @@ async def test_a_box_that_lost_its_newest_records_is_told_so(
     identity = await enrol_box(node, http, tmp_path, clock)
     ledger, worker = open_worker(tmp_path, identity, http, clock)
     with ledger:
-        append(ledger, 5)
+        await worker.sync_now()
+        use(ledger, 5)
         await worker.sync_now()
     ledger, worker = open_worker(tmp_path, identity, http, clock, name="restored.db")
     with ledger:

@@ -10,6 +10,7 @@ from sync.node import codes, customers, topups
 from sync.node.context import Node
 from sync.node.enrol import enrol
 from sync.node.ingest import ingest
+from sync.node.lease_ids import make_id
 from sync.price import default_book
 from sync.record import FIRST_LINK, Draft, Meter, Outcome, Record, Unit
 from sync.segment import Receipt, Segment, SignedSegment
@@ -27,7 +28,7 @@ class Box:
     key: Ed25519PrivateKey
     epoch: int
     customer: str
-    lease: bytes = bytes(16)
+    lease: bytes
     records: list[bytes] = field(default_factory=list)
     links: list[bytes] = field(default_factory=lambda: [FIRST_LINK])
 
@@ -52,7 +53,9 @@ class Box:
     def segment(self, first: int = 1, last: int | None = None) -> SignedSegment:
         last = len(self.records) if last is None else last
         run = tuple(self.records[first - 1 : last])
-        return self.sign(Segment(self.device, self.epoch, first, self.links[first - 1], self.links[last], run))
+        return self.sign(
+            Segment(self.device, self.epoch, first, self.links[first - 1], self.links[last], run, self.lease)
+        )
 
     def heartbeat(self) -> SignedSegment:
         return self.segment(len(self.records) + 1)
@@ -81,7 +84,8 @@ def join(node: Node, customer: str, device: bytes, key: Ed25519PrivateKey) -> Bo
     with node.database.transaction() as connection:
         code = codes.issue(connection, customer, node.clock.wall_ms(), node.random)
     enrolment = enrol(node, code, device, key.public_key().public_bytes_raw())
-    return Box(device, key, enrolment.epoch, enrolment.customer)
+    lease = make_id(node.key, device, enrolment.epoch, BOOK.digest, node.random)  # as of an answer long ago
+    return Box(device, key, enrolment.epoch, enrolment.customer, lease)
 
 
 def send(node: Node, segment: SignedSegment) -> Receipt:
