@@ -1,5 +1,8 @@
 """The price books of the node: every one that ever was in force stays known, for records name theirs by its hash."""
 
+from datetime import datetime
+
+from sync.clock import INDIA
 from sync.node.database import Connection
 from sync.node.errors import NodeError
 from sync.node.settings import Settings
@@ -22,6 +25,28 @@ def store(connection: Connection, book: PriceBook, now_ms: int) -> None:
         "insert into price_books values (%s, %s, %s, %s) on conflict do nothing",
         (book.digest, book.effective_ms, now_ms, book.to_json()),
     )
+
+
+def update(connection: Connection, settings: Settings, now_ms: int) -> str:
+    """Stores the settings' book and says which is in force. Raises NodeError for a named file that never would be."""
+    book = load(settings)
+    store(connection, book, now_ms)
+    current = in_force(connection, now_ms)
+    said = f"price book {current.version} is in force since {_moment(current)}"
+    if book == current:
+        return said
+    if book.effective_ms > now_ms:
+        return f"{said}; {book.version} follows on {_moment(book)}"
+    if settings.prices is not None:
+        raise NodeError(
+            f"NUKKAD_NODE_PRICES: {settings.prices}: the book {book.version} of {_moment(book)} would change nothing,"
+            f" for {said}: give it a later effective_ms, now being {now_ms}, or unset the variable"
+        )
+    return f"{said}, not {book.version}, which comes with Nukkad and is older"
+
+
+def _moment(book: PriceBook) -> str:
+    return datetime.fromtimestamp(book.effective_ms / 1000, INDIA).strftime("%Y-%m-%d %H:%M IST")
 
 
 def in_force(connection: Connection, now_ms: int) -> PriceBook:

@@ -53,8 +53,7 @@ def prepare(settings: Settings, database: Database, key: Ed25519PrivateKey, cloc
     with database.transaction() as connection:
         _claim(connection, public_bytes(key))
         accounts.open_house(connection)
-        books.store(connection, books.load(settings), clock.wall_ms())
-        books.in_force(connection, clock.wall_ms())
+        log.info("%s", books.update(connection, settings, clock.wall_ms()))
 
 
 def serve(settings: Settings) -> None:

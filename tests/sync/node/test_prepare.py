@@ -14,7 +14,7 @@ from sync.node.settings import Settings
 from sync.price import PriceBook
 from sync.record import Meter, Unit
 from sync.segment import Receipt
-from tests.sync.node.world import BOOK, START_MS, balances, make_box, make_customer, send
+from tests.sync.node.world import BOOK, START_MS, balances, count, make_box, make_customer, send
 
 
 def write_book(tmp_path: Path, effective_ms: int, rate: int = 5_000) -> Settings:
@@ -53,9 +53,30 @@ def test_records_are_rated_by_the_book_they_name(node: Node, tmp_path: Path) -> 
     new = PriceBook.from_json(receipt.price_book)
     assert new.version == "test"
     box.use({Unit.POINTS_IN: 1000})
+    box.lease = receipt.lease.lease_id
     box.use({Unit.POINTS_IN: 1000}, price_book=new.digest)
     answer = Receipt.from_bytes(ingest(node, box.segment()).payload)
     assert answer.balance == -(10_000 + 5_000)
+
+
+@pytest.mark.parametrize("effective_ms", [START_MS - 2000, BOOK.effective_ms])
+def test_a_file_that_would_not_be_in_force_is_refused(node: Node, tmp_path: Path, effective_ms: int) -> None:
+    prepare(write_book(tmp_path, START_MS - 1000, rate=6_000), node.database, node.key, node.clock)
+    (tmp_path / "again").mkdir()
+    late = write_book(tmp_path / "again", effective_ms)
+    with pytest.raises(NodeError, match=r"NUKKAD_NODE_PRICES: .* would change nothing, for price book test is"):
+        prepare(late, node.database, node.key, node.clock)
+    assert count(node, "select count(*) from price_books") == 2, "what is refused leaves nothing"
+
+
+def test_the_start_says_which_book_is_in_force(node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sync.node.serve")
+    prepare(write_book(tmp_path, START_MS + 1000), node.database, node.key, node.clock)
+    assert f"price book {BOOK.version} is in force" in caplog.text and "test follows on 2026-09-21" in caplog.text
+    node.clock.now_ms += 1000  # type: ignore[attr-defined]
+    caplog.clear()
+    prepare(Settings(), node.database, node.key, node.clock)
+    assert f"price book test is in force since 2026-09-21 19:43 IST, not {BOOK.version}" in caplog.text
 
 
 def test_without_a_book_in_force_the_node_does_not_start(node: Node) -> None:
