@@ -217,7 +217,7 @@ def _with_keys(work: Callable[[Keys], Any]) -> Any:
     """Works whether the box runs or not: it reads its keys at every request."""
     settings = _settings()
     state.prepare(settings.state)
-    database = open_database(settings.state)
+    database = open_database(settings.state, SystemClock())
     try:
         return work(Keys(database, SystemClock()))
     finally:

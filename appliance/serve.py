@@ -24,7 +24,7 @@ from appliance.meter import CallMeter
 from appliance.node import Connect, over_http
 from appliance.settings import Settings
 from appliance.store.collections import Collections
-from appliance.store.database import open_database
+from appliance.store.database import LEDGERS, open_database
 from appliance.store.keys import Keys
 from appliance.tasks.glossary import load_glossary
 from appliance.tasks.search import Search
@@ -58,7 +58,7 @@ async def open_box(
 ) -> Box:
     """The parts of the box, from what is in the state folder. `opened` closes them in reverse order."""
     identity = load_or_create(settings.state)
-    database = open_database(settings.state)
+    database = open_database(settings.state, clock)
     opened.callback(database.close)
     collections = Collections(settings.state, clock)
     opened.callback(collections.close)
@@ -92,7 +92,7 @@ async def open_box(
 def open_ledger(settings: Settings, identity: Identity, clock: Clock) -> Ledger:
     """The ledger of the present epoch; each epoch has a file of its own. Raises LedgerError."""
     node_key = identity.enrolment.node_public_key if identity.enrolment else None
-    path = settings.state / f"ledger-{identity.epoch}.db"
+    path = settings.state / LEDGERS.replace("*", str(identity.epoch))
     return Ledger(path, identity.device, identity.epoch, secrets.token_bytes(16), clock, node_key=node_key)
 
 

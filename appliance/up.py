@@ -202,7 +202,7 @@ def _ask(environment: dict[str, str], *words: str) -> dict[str, Any]:
 
 
 def _new_key(settings: Settings) -> str:
-    database = open_database(settings.state)
+    database = open_database(settings.state, SystemClock())
     try:
         return Keys(database, SystemClock()).create("nukkad up")[1]
     finally:

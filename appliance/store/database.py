@@ -4,7 +4,10 @@ from pathlib import Path
 
 import apsw
 
+from sync.clock import Clock
+
 FILE_NAME = "box.db"
+LEDGERS = "ledger-*.db"  # beside box.db, one an epoch
 FORMAT = 1  # PRAGMA user_version
 WAIT_MS = 5000  # for another process's write
 
@@ -25,8 +28,12 @@ class DatabaseError(Exception):
     """box.db cannot be used; the message says what to do."""
 
 
-def open_database(folder: Path) -> apsw.Connection:
-    """The connection to box.db in `folder`, both made (0700, 0600) when absent. Raises DatabaseError."""
+def open_database(folder: Path, clock: Clock) -> apsw.Connection:
+    """The connection to box.db in `folder`, both made (0700, 0600) when absent. Raises DatabaseError.
+
+    A box.db that was lost while the ledger was not numbers its keys from the present second on: an id in the ledger
+    never comes to mean another key.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / FILE_NAME
     path.touch(mode=0o600)
@@ -38,6 +45,9 @@ def open_database(folder: Path) -> apsw.Connection:
             (version,) = database.execute("PRAGMA user_version").fetchone() or (0,)
             if version == 0:
                 database.execute(_SCHEMA)
+                if any(folder.glob(LEDGERS)):
+                    last = clock.wall_ms() // 1000
+                    database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('keys', ?)", (last,))
     except apsw.Error as error:
         raise DatabaseError(f"{path}: {error}; restore it from a backup or move it aside") from error
     if version not in (0, FORMAT):

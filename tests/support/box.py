@@ -79,7 +79,7 @@ class Street:
         await enrol(self.folder, load_or_create(self.folder), self.node, "GOOD-CODE")
 
     def new_key(self, name: str = "shop") -> str:
-        database = open_database(self.folder)
+        database = open_database(self.folder, self.clock)
         try:
             return Keys(database, self.clock).create(name)[1]
         finally:

@@ -13,7 +13,7 @@ from tests.support.held_clock import HeldClock
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[apsw.Connection]:
-    opened = open_database(tmp_path / "state")
+    opened = open_database(tmp_path / "state", HeldClock())
     yield opened
     opened.close()
 
@@ -35,6 +35,17 @@ def test_a_key_opens_until_it_is_revoked(keys: Keys) -> None:
     assert keys.all() == [revoked]
 
 
+def test_a_database_that_was_lost_gives_no_key_the_id_of_an_older_one(keys: Keys, tmp_path: Path) -> None:
+    assert keys.create("first")[0].id == 1
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "ledger-1.db").touch()
+    clock = HeldClock()
+    again = open_database(moved, clock)
+    assert Keys(again, clock).create("later")[0].id == clock.wall_ms() // 1000 + 1
+    again.close()
+
+
 def test_a_secret_has_256_random_bits_and_stands_nowhere_on_the_disk(keys: Keys, tmp_path: Path) -> None:
     secrets = [keys.create("counter")[1] for _ in range(20)]
     assert len(set(secrets)) == 20
@@ -45,7 +56,7 @@ def test_a_secret_has_256_random_bits_and_stands_nowhere_on_the_disk(keys: Keys,
 
 
 def test_another_process_sees_a_new_key_and_a_revoked_one_at_once(keys: Keys, tmp_path: Path) -> None:
-    other = Keys(open_database(tmp_path / "state"), HeldClock())
+    other = Keys(open_database(tmp_path / "state", HeldClock()), HeldClock())
     key, secret = other.create("made by a command")
     assert keys.find(secret) == key
     other.revoke(key.id)
@@ -71,10 +82,10 @@ def test_folder_and_file_are_private(database: apsw.Connection, tmp_path: Path) 
 def test_what_is_no_database_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"not a database, but long enough to look at" * 100)
     with pytest.raises(DatabaseError, match="move it aside"):
-        open_database(tmp_path)
+        open_database(tmp_path, HeldClock())
     newer = tmp_path / "newer"
-    database = open_database(newer)
+    database = open_database(newer, HeldClock())
     database.execute("PRAGMA user_version = 99")
     database.close()
     with pytest.raises(DatabaseError, match="format 99"):
-        open_database(newer)
+        open_database(newer, HeldClock())
