@@ -13,7 +13,7 @@ usage() {
     cat <<'USAGE'
 Usage: packaging/install.sh [--with-node] [--wheels DIR] [--python PATH] [--root DIR] [--no-start]
 
-  --with-node    also run a billing node on this machine
+  --with-node    also run a billing node on this machine; one that is set up here is upgraded also without this
   --wheels DIR   take all Python packages from this folder and nothing from the network; fill it with
                  pip download --require-hashes --no-deps --only-binary=:all: -r locks/box.txt -d DIR
   --python PATH  the Python 3.11 to use (default: python3.11, else python3)
@@ -76,7 +76,14 @@ esac
 inside "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make environments" "apt-get install python3-venv"
 
-mkdir -p "$root/opt"
+# Two at once would build and remove the same folders. The kernel lets go of the lock however this script ends.
+mkdir -p "$root/opt/nukkad"
+exec 9>"$root/opt/nukkad/install.lock"
+flock -n 9 || fail "another install or uninstall is at work" "wait until it has ended, then run this again"
+
+wants="$root/etc/systemd/system/multi-user.target.wants"
+[ ! -L "$wants/nukkad-node.service" ] || node=yes
+
 free_kib=$(df -Pk "$root/opt" | awk 'NR == 2 { print $4 }')
 [ "$free_kib" -ge 1500000 ] || fail "$((free_kib / 1024)) MiB free in $root/opt; 1,500 are needed" "free some space"
 
@@ -150,15 +157,20 @@ switch() {
 before=$(readlink "$root/opt/nukkad/current" || true)
 switch "$release"
 
-# The release before stays, to go back to; older ones make room.
+# The release before stays, to go back to, and so does one that a process still runs (services that were not restarted);
+# older ones make room.
+is_running() {
+    grep -qsF "$1/" /proc/[0-9]*/cmdline /proc/[0-9]*/maps
+}
 for old in "$root"/opt/nukkad/releases/*; do
-    case ${old#"$root"} in "$release" | "$before") ;; *) rm -rf "$old" ;; esac
+    case ${old#"$root"} in "$release" | "$before") continue ;; esac
+    is_running "${old#"$root"}" || rm -rf "$old"
 done
 
 units="nukkad.service${node:+ nukkad-node.service}"
 for unit in $units; do
-    install -d "$root/etc/systemd/system/multi-user.target.wants"
-    ln -sfn "/etc/systemd/system/$unit" "$root/etc/systemd/system/multi-user.target.wants/$unit"
+    install -d "$wants"
+    ln -sfn "/etc/systemd/system/$unit" "$wants/$unit"
 done
 
 # Whether every service started here is asked and answers, within a minute; one that dies again and again is given up.

@@ -15,10 +15,29 @@ if [ "$(id -un)" != "$user" ] && [ "$(id -u)" != 0 ]; then
     exit 77
 fi
 
-# Read as systemd reads it: a value is the rest of its line, and nothing in it is run.
+# Read as systemd reads it: spaces around name and value, and one pair of quotes around the value, do not belong to them,
+# and nothing in a value is run. What systemd would read in yet another way is refused, not guessed.
+odd() {
+    echo "nukkad: $settings: $name: write the value plainly or in one pair of quotes, without \\ or another quote" >&2
+    exit 78
+}
 if [ -r "$settings" ]; then
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in NUKKAD_*=*) export "${line?}" ;; esac
+    while read -r line || [ -n "$line" ]; do # read takes the spaces off both ends
+        case $line in NUKKAD_*=*) ;; *) continue ;; esac
+        name=${line%%=*} value=${line#*=}
+        name=${name%"${name##*[! 	]}"} value=${value#"${value%%[! 	]*}"}
+        case $value in
+        \"*\")
+            value=${value#?} value=${value%?}
+            case $value in *[\\\"]*) odd ;; esac
+            ;;
+        \'*\')
+            value=${value#?} value=${value%?}
+            case $value in *\'*) odd ;; esac
+            ;;
+        *[\\\"\']*) odd ;;
+        esac
+        export "$name=$value"
     done <"$settings"
 fi
 

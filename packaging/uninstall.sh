@@ -36,6 +36,11 @@ inside() {
     fi
 }
 
+if [ -d "$root/opt/nukkad" ]; then
+    exec 9>"$root/opt/nukkad/install.lock"
+    flock -n 9 || fail "another install or uninstall is at work" "wait until it has ended, then run this again"
+fi
+
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     for unit in nukkad.service nukkad-node.service; do
         [ ! -e "/etc/systemd/system/$unit" ] || systemctl stop "$unit"

@@ -1,5 +1,6 @@
 """Installing into and removing from a system that does not run."""
 
+import fcntl
 import shutil
 import stat
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.conftest import install
-from tests.support.machine import ROOT
+from tests.support.machine import ROOT, wheels
 
 pytestmark = pytest.mark.system
 
@@ -62,6 +63,40 @@ def test_the_program_belongs_to_root_alone(tree: Path) -> None:
 
 def test_installing_again_does_nothing_twice(source: Path, tree: Path) -> None:
     assert "is complete already" in install(source, tree)
+
+
+def test_a_release_that_a_process_runs_is_never_removed(source: Path, copy: Path) -> None:
+    """As after two installs with --no-start: the services still run the one before the one before."""
+    releases = copy / "opt/nukkad/releases"
+    for name in ("0.0.1-running", "0.0.2-unused"):
+        (releases / name).mkdir()
+        shutil.copy("/bin/sleep", releases / name / "sleep")
+    with subprocess.Popen([str(releases / "0.0.1-running/sleep"), "600"]) as service:
+        try:
+            install(source, copy)
+        finally:
+            service.kill()
+    assert (releases / "0.0.1-running/sleep").exists()
+    assert not (releases / "0.0.2-unused").exists()
+    install(source, copy)
+    assert not (releases / "0.0.1-running").exists()
+
+
+def test_a_node_that_is_set_up_is_upgraded_without_being_named(source: Path, copy: Path) -> None:
+    words = ["--wheels", str(wheels()), "--root", str(copy)]
+    done = subprocess.run([str(source / "packaging/install.sh"), *words], check=True, capture_output=True, text=True)
+    assert "nukkad.service nukkad-node.service" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh"])
+def test_two_at_once_are_kept_apart(source: Path, copy: Path, script: str) -> None:
+    words = ["--root", str(copy)]
+    with (copy / "opt/nukkad/install.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([str(source / "packaging" / script), *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "another install or uninstall is at work" in done.stderr and "next: wait" in done.stderr
+    assert (copy / "opt/nukkad/current").is_symlink()
 
 
 def test_a_half_built_release_is_never_switched_to(source: Path, copy: Path, tmp_path: Path) -> None:

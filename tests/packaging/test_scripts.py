@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,70 @@ def test_help_names_every_option(script: str) -> None:
     assert shown.returncode == 0
     assert options
     assert all(option in shown.stdout for option in options)
+
+
+@pytest.fixture
+def wrapper(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """The command line's wrapper on folders and a user of the test's own, around a program that prints its settings."""
+    program = tmp_path / "bin" / "nukkad"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nenv -0 | grep -z '^NUKKAD_T'\n")
+    program.chmod(0o755)
+    script = (PACKAGING / "nukkad.sh").read_text()
+    for honest, own in (
+        ("/etc/nukkad", tmp_path),
+        ("/opt/nukkad/current", tmp_path),
+        ("user=nukkad ", "user=$(id -un) "),
+    ):
+        assert honest in script
+        script = script.replace(honest, str(own))
+    (tmp_path / "nukkad.sh").write_text(script)
+
+    def run_with(settings: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "box.env").write_text(settings)
+        return subprocess.run(["sh", str(tmp_path / "nukkad.sh")], check=False, capture_output=True, text=True)
+
+    return run_with
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("NUKKAD_T=0.0.0.0", "0.0.0.0"),
+        ('NUKKAD_T="0.0.0.0"', "0.0.0.0"),
+        ("NUKKAD_T='a, b'", "a, b"),
+        ("  NUKKAD_T =  a b\t ", "a b"),
+        ('NUKKAD_T="  a  "', "  a  "),
+        ('NUKKAD_T=""', ""),
+        ("NUKKAD_T=", ""),
+        ('NUKKAD_T="Sharma\'s"', "Sharma's"),
+        ("NUKKAD_T='\"a\" \\'", '"a" \\'),
+        ("NUKKAD_T=$(id) `id` $HOME; id", "$(id) `id` $HOME; id"),
+        ("NUKKAD_T=a=b", "a=b"),
+        ("# NUKKAD_T=comment\nNUKKAD_T=last", "last"),
+    ],
+)
+def test_the_command_line_reads_settings_as_the_service_does(
+    wrapper: Callable[[str], subprocess.CompletedProcess[str]], line: str, value: str
+) -> None:
+    """What systemd makes of EnvironmentFile=, see systemd.exec(5)."""
+    for end in ("", "\n"):
+        assert wrapper(line + end).stdout == f"NUKKAD_T={value}\0"
+
+
+@pytest.mark.parametrize("value", ['"a"b"', "'a'b'", '"a\\"b"', "a\\nb", '"a', "a'b", '"', '"a" "b"'])
+def test_a_value_that_systemd_reads_in_another_way_is_refused_by_name(
+    wrapper: Callable[[str], subprocess.CompletedProcess[str]], value: str
+) -> None:
+    done = wrapper(f"NUKKAD_T={value}\n")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "NUKKAD_T: write the value plainly" in done.stderr
+
+
+@pytest.mark.parametrize("unit", ["nukkad.service", "nukkad-node.service"])
+def test_a_crash_loop_is_paced_and_never_given_up(unit: str) -> None:
+    lines = (PACKAGING / "systemd" / unit).read_text().splitlines()
+    assert {"StartLimitIntervalSec=0", "Restart=always", "RestartSec=5"} <= set(lines)
 
 
 def test_settings_files_hold_only_comments_and_known_names() -> None:
