@@ -17,16 +17,19 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from sync.node.bounded_log import BoundedLog
 from sync.node.errors import NodeError
 
 START_S_MAX = 60
 STOP_S_MAX = 30
 RESTARTS_MAX = 5  # in a row; a server that ran for a minute counts anew
-LOG_BYTES_MAX = 1 << 20
+LOG_BYTES_MAX = 2 << 20
+LOG_LINE_BYTES_MAX = 16 * 1024
 SOCKET_FOLDER_MAX = 80  # bytes, which leaves room for the socket's own name
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class Postgres:
         self._stopping = threading.Event()
         self._turn = threading.Lock()  # nobody starts a server while another thread stops it
         self._watcher: threading.Thread | None = None
+        self._logger: threading.Thread | None = None
         self._prefix: list[str] = []
 
     @property
@@ -82,6 +86,9 @@ class Postgres:
         if self._watcher is not None:
             self._watcher.join()
             self._watcher = None
+        if self._logger is not None:
+            self._logger.join()
+            self._logger = None
         if self._socket_folder >= 0:
             os.close(self._socket_folder)
             self._socket_folder = -1
@@ -114,19 +121,19 @@ class Postgres:
         }
         command = [*self._prefix, str(_binaries() / "postgres"), "-D", str(self._data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        path = self._folder / "postgres.log"
-        if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-            path.rename(path.with_suffix(".log.1"))
-        with path.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - no shell; every word is ours
-                command,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                start_new_session=True,  # so that Ctrl-C in a terminal reaches the node alone, which stops it in order
-            )
+        self._process = subprocess.Popen(  # noqa: S603 - no shell; every word is ours
+            command,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            start_new_session=True,  # so that Ctrl-C in a terminal reaches the node alone, which stops it in order
+        )
+        # PostgreSQL's own log collector turns its file by time or under new names, and so has no bound.
+        words = (self._process.stdout, BoundedLog(self._folder / "postgres.log", LOG_BYTES_MAX))
+        self._logger = threading.Thread(target=_keep_log, args=words, name="postgres log", daemon=True)
+        self._logger.start()
 
     def _wait_ready(self) -> None:
         assert self._process is not None
@@ -175,6 +182,14 @@ class Postgres:
                 if self._stopping.is_set():
                     return
                 self._spawn()
+
+
+def _keep_log(output: IO[bytes], kept: BoundedLog) -> None:
+    """Until the server and all its processes have ended."""
+    with output:
+        while line := output.readline(LOG_LINE_BYTES_MAX):
+            kept.write(line)
+    kept.close()
 
 
 def _binaries() -> Path:

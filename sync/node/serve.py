@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from sync.clock import Clock, SystemClock
@@ -26,6 +27,7 @@ from sync.node.state import hold_state, load_key, load_token, public_bytes
 
 BACKLOG = 128
 CONNECT_S_MAX = 10
+STOP_S_MAX = 10  # for requests under way; who holds a connection without asking anything does not hold up the stop
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +78,29 @@ async def _serve(app: FastAPI, settings: Settings) -> None:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
         backlog=BACKLOG,
+        backpressure=settings.callers,
+        http1_settings=HTTP1Settings(header_read_timeout=settings.header_s * 1000),
         websockets=False,
         log_enabled=False,
     )
-    loop = asyncio.get_running_loop()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, stop.set)
     log.info("the node serves at %s", settings.url)
-    await server.serve()
+    serving, stopping = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            server.stop()  # type: ignore[no-untyped-call]
+            await asyncio.wait([serving], timeout=STOP_S_MAX)
+        if serving.done():
+            serving.result()
+    finally:
+        for task in (serving, stopping):
+            task.cancel()
+        await asyncio.gather(serving, stopping, return_exceptions=True)
 
 
 def _claim(connection: Connection, public_key: bytes) -> None:

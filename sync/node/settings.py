@@ -63,6 +63,13 @@ class Settings:
     )
     host: str = field(default="127.0.0.1", metadata=_choice(str, "Address to listen on."))
     port: int = field(default=8471, metadata=_choice(_whole(1, 65_535), "Port to listen on."))
+    callers: int = field(
+        default=256, metadata=_choice(_whole(1, 10_000), "Open connections of boxes and operators; more of them wait.")
+    )
+    header_s: int = field(
+        default=10,
+        metadata=_choice(_whole(1, 600), "Seconds a caller has to send a request's headers, and an idle connection."),
+    )
     dsn: str | None = field(
         default=None,
         metadata=_choice(str, "PostgreSQL to use in production; unset: an embedded one in the state folder."),

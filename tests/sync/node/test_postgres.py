@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from sync.node.errors import NodeError
-from sync.node.postgres import Postgres
+from sync.node.postgres import LOG_BYTES_MAX, Postgres
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -117,3 +117,17 @@ def test_a_cluster_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (folder / "data").mkdir(parents=True)
     with pytest.raises(NodeError, match="its log"):
         Postgres(folder, 4).start()
+
+
+def test_the_servers_log_stays_within_its_bound_while_it_runs(tmp_path: Path) -> None:
+    postgres = Postgres(tmp_path / "postgres", 4)
+    postgres.start()
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("do $$ begin for n in 1..600 loop raise log '% %', n, repeat('x', 10000); end loop; end $$")
+    postgres.stop()
+    files = sorted((tmp_path / "postgres").glob("postgres.log*"))
+    assert [path.name for path in files] == ["postgres.log", "postgres.log.1"]
+    assert sum(path.stat().st_size for path in files) <= LOG_BYTES_MAX
+    text = "".join(path.read_text() for path in reversed(files))
+    assert "LOG:  600 xxx" in text and "LOG:  1 xxx" not in text
+    assert "database system is shut down" in text

@@ -1,5 +1,6 @@
 """A node as a process: the command line, clean stops, kills, and starting again."""
 
+import contextlib
 import json
 import os
 import signal
@@ -148,3 +149,34 @@ def test_a_second_node_is_refused_by_name(site: Site, tmp_path: Path) -> None:
     status, said = other.run("serve")
     assert status == 1 and "NUKKAD_NODE_PRICES" in said
     assert other.postgres() == []
+
+
+def test_callers_who_do_not_speak_are_bounded_in_number_and_time(site: Site) -> None:
+    """Two of two connections are held by callers who never end their headers; the third is answered all the same."""
+    site.environment |= {"NUKKAD_NODE_CALLERS": "2", "NUKKAD_NODE_HEADER_S": "2"}
+    site.start()
+    held = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(2)]
+    for one in held:
+        one.settimeout(60)
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: node\r\n")
+    answer = httpx.get(f"http://127.0.0.1:{site.port}/healthz", timeout=60)
+    assert answer.status_code == 200
+    # The third waited for a place, so at least one place had been taken from those who held it.
+    ended = 0
+    for one in held:
+        with one:
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                ended += one.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
+    assert ended
+
+
+def test_who_holds_a_connection_does_not_hold_up_the_stop(site: Site) -> None:
+    site.environment["NUKKAD_NODE_HEADER_S"] = "600"
+    site.start()
+    with socket.create_connection(("127.0.0.1", site.port)) as held:
+        held.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert httpx.get(f"http://127.0.0.1:{site.port}/healthz").status_code == 200
+        status, log = site.stop(signal.SIGTERM)
+    assert status == 0 and "Traceback" not in log
+    assert site.postgres() == []
