@@ -87,7 +87,7 @@ class Postgres:
             self._watcher.join()
             self._watcher = None
         if self._logger is not None:
-            self._logger.join()
+            self._logger.join(STOP_S_MAX)
             self._logger = None
         if self._socket_folder >= 0:
             os.close(self._socket_folder)
