@@ -26,6 +26,7 @@ from quantize.tune.intents import Intent, read_intents
 from quantize.tune.lora import adapt, save_adapters
 
 GROUP = 16  # texts of like length that pass the model together
+STEP = 8  # lengths are rounded up to it: PyTorch compiles a kernel for every shape it meets
 QUERY, PASSAGE = "query: ", "passage: "
 SIB_FOLDERS = {
     "en": "eng_Latn",
@@ -67,8 +68,12 @@ class Trainee:
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         states = [self._below(text) for text in texts]
-        mask = nn.utils.rnn.pad_sequence([torch.ones(len(state)) for state in states], batch_first=True)
-        values = nn.utils.rnn.pad_sequence(states, batch_first=True)
+        longest = -(-max(map(len, states)) // STEP) * STEP
+        mask = torch.zeros(len(states), longest)
+        values = torch.zeros(len(states), longest, states[0].shape[1])
+        for row, state in enumerate(states):
+            mask[row, : len(state)] = 1
+            values[row, : len(state)] = state
         spread = torch.where(mask[:, None, None, :] > 0, 0.0, torch.finfo(torch.float32).min)
         for layer in self._upper:
             values = _states(layer(values, spread))
