@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -27,6 +26,7 @@ from models.errors import PackageError
 from models.store import Installed, Store
 from sync.clock import SystemClock
 from sync.errors import IdentityError, LedgerError, NodeError
+from sync.rupees import parse_rupees
 
 PLUG_INS = "nukkad.commands"
 EXPECTED = (
@@ -252,10 +252,14 @@ def _serve_package(verb: str, name: str, digest: bytes | None, as_json: bool) ->
 
 
 def _paise(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,6})(?:\.([0-9]{1,2}))?", text)
-    if found is None:
-        raise AdminError(f"RUPEES: write an amount like 500 or 499.50, not {text!r}")
-    return int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
+    """Raises AdminError."""
+    try:
+        paise = parse_rupees(text)
+    except ValueError as error:
+        raise AdminError(f"RUPEES: {error}") from None
+    if paise <= 0:
+        raise AdminError("RUPEES: must be more than nothing")
+    return paise
 
 
 def _print(as_json: bool, answer: dict[str, Any], show: Show) -> None:

@@ -149,7 +149,7 @@ class CallMeter:
         return self._ledger.head().total - self._start[1]
 
     def _now_ms(self) -> int:
-        """The later of the present wall clock and the node's last word plus the monotonic time since this process heard it.
+        """The later of the present wall clock and the node's last word plus the monotonic time since it was heard.
 
         So a clock put back gains nothing, and one that was ahead and came back locks nobody out. After a restart the
         time since counts from the start: only who puts the clock back and restarts the box serves longer, and never

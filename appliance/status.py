@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from appliance.box import Box
-from appliance.usage import day_in_india, summed
+from appliance.usage import summed
+from sync.clock import day_in_india
 from sync.price import rupees
 
 

@@ -1,18 +1,12 @@
 """Totals of the ledger as people read them."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
 from typing import Any
 
 from appliance.store.keys import Key
-from sync.clock import INDIA_MS
 from sync.ledger import Total
 from sync.price import rupees
 from sync.record import Unit
-
-
-def day_in_india(wall_ms: int) -> date:
-    return datetime.fromtimestamp((wall_ms + INDIA_MS) / 1000, UTC).date()
 
 
 def summed(totals: Iterable[Total]) -> dict[str, Any]:

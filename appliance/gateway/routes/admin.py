@@ -17,9 +17,10 @@ from appliance.gateway.access import TheBox, known_name, the_operator
 from appliance.gateway.errors import BadRequest, Conflict
 from appliance.gateway.routes.usage import read_days
 from appliance.gateway.schemas import Name, Strict, documented, read
-from appliance.usage import by_key, day_in_india
+from appliance.usage import by_key
 from models.store import Store
 from sync import enrol
+from sync.clock import day_in_india
 from sync.price import rupees
 from sync.transport import NodeClient
 from sync.worker import SyncWorker

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 
 from appliance.gateway.access import TheBox, TheKey
 from appliance.gateway.errors import BadRequest, Conflict, NotFound
-from appliance.usage import day_in_india, summed
+from appliance.usage import summed
+from sync.clock import day_in_india
 from sync.price import cost, rupees
 
 router = APIRouter(prefix="/v1", tags=["usage"])
