@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance.settings import Settings
-from appliance.up import CHAT_MODEL, CUSTOMER, SEARCH_MODEL, House, end_on_signals, house
+from appliance.up import CHAT_MODEL, CUSTOMER, EMBED_MODEL, House, end_on_signals, house
 from sync.price import MICRO_PER_PAISA, rupees
 
 FAQ = (
@@ -78,10 +78,10 @@ def demo(settings: Settings, as_json: bool) -> int:
 def _embed(console: Console, ready: House, count: Count) -> None:
     """One call with all five questions, one call for each of them."""
     client = OpenAI(base_url=f"{ready.url}/v1", api_key=ready.key)
-    together = client.embeddings.create(model=SEARCH_MODEL, input=list(QUESTIONS.values()))
+    together = client.embeddings.create(model=EMBED_MODEL, input=list(QUESTIONS.values()))
     count.add("embedding", requests=1, points_in=sum(map(points, QUESTIONS.values())))
     for language, question in QUESTIONS.items():
-        client.embeddings.create(model=SEARCH_MODEL, input=question)
+        client.embeddings.create(model=EMBED_MODEL, input=question)
         count.add("embedding", requests=1, points_in=points(question))
         console.print(f"{language}: {question} → a vector of {len(together.data[0].embedding)} numbers")
 

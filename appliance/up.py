@@ -28,8 +28,9 @@ from sync.clock import SystemClock
 from sync.identity import load_or_create
 
 CHAT_MODEL = "smollm2-135m-instruct"
-SEARCH_MODEL = "multilingual-e5-small"
-STARTERS = (SEARCH_MODEL, CHAT_MODEL)
+EMBED_MODEL = "multilingual-e5-small"
+SEARCH_MODEL = "shop-search-e5-small"  # the same, tuned for what customers ask; searches use it unless told otherwise
+STARTERS = (EMBED_MODEL, SEARCH_MODEL, CHAT_MODEL)
 CUSTOMER = "demo"
 NODE_READY_S, BOX_READY_S = 60, 120
 WATCH_S = 0.5
@@ -88,7 +89,7 @@ First page: {ready.url}/
 Ask with curl:
 
 curl {ready.url}/v1/embeddings -H "Authorization: Bearer {ready.key}" \\
-  -H "Content-Type: application/json" -d '{{"model": "{SEARCH_MODEL}", "input": "दूध का भाव क्या है?"}}'
+  -H "Content-Type: application/json" -d '{{"model": "{EMBED_MODEL}", "input": "दूध का भाव क्या है?"}}'
 
 Ask with Python and the official openai client:
 

@@ -14,7 +14,7 @@ from quantize.sources.checkpoint import Checkpoint
 from quantize.sources.read import read_source
 
 ROOT = Path(__file__).parent.parent
-STARTERS = ("multilingual-e5-small", "smollm2-135m-instruct")
+STARTERS = ("multilingual-e5-small", "shop-search-e5-small", "smollm2-135m-instruct")
 SCRIPTS = ("ben", "eng", "guj", "hin", "kan", "mal", "mar", "pan", "tam", "tel", "urd")
 
 
