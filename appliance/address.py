@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 from appliance.expected import OperatorError
+from sync.reach import local_url
 
 FILE_NAME = "address"
 
@@ -28,7 +29,7 @@ def check(host: str, port: int) -> None:
 
 def note(folder: Path, host: str, port: int) -> None:
     """Leave the base URL where `read` finds it."""
-    (folder / FILE_NAME).write_text(url(host, port) + "\n", encoding="ascii")
+    (folder / FILE_NAME).write_text(local_url(host, port) + "\n", encoding="ascii")
 
 
 def read(folder: Path) -> str:
@@ -37,9 +38,3 @@ def read(folder: Path) -> str:
         return (folder / FILE_NAME).read_text(encoding="ascii").strip()
     except FileNotFoundError:
         raise AddressError(f"{folder}: no box has run here yet; start it with `nukkad serve`") from None
-
-
-def url(host: str, port: int) -> str:
-    """How this machine reaches what listens there."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -40,7 +40,7 @@ class Children:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them in order.
-                preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - this process has one thread
+                preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - safe: this process has one thread, so no lock can be held across the fork
             )
         self._running[name] = (process, log)
 

@@ -1,15 +1,12 @@
 """Runs a box: its parts are opened, served and closed here, in order.
 
-The gateway is granian embedded in this process's event loop. The box is then exactly two processes, gateway and engine:
-a kill -9 of the gateway leaves no worker behind that holds the port, and everything shares one loop without locks.
-Granian's own supervisor would add a third process and a second interpreter for nothing: there is one worker.
+The gateway is granian embedded in this process's event loop, so the box is exactly two processes, gateway and engine.
 """
 
 import asyncio
 import logging
 import secrets
 from contextlib import AsyncExitStack
-from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -32,9 +29,8 @@ from models.store import Store
 from sync.clock import Clock
 from sync.identity import Identity, load_or_create
 from sync.ledger import Ledger
+from sync.serving import serve_until
 from sync.worker import SyncWorker
-
-END_S = 5  # for what is left of streams after they were told to stop
 
 log = logging.getLogger("nukkad")
 
@@ -110,22 +106,9 @@ async def _listen(box: Box, stop: asyncio.Event) -> None:
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_s * 1000),
         log_enabled=False,
     )
-    serving = asyncio.create_task(server.serve(), name="gateway")
-    ends = [asyncio.create_task(event.wait()) for event in (stop, box.reopen)]
-    try:
-        await asyncio.wait([serving, *ends], return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            server.stop()  # type: ignore[no-untyped-call]
-            await asyncio.wait([serving], timeout=settings.stop_s)
-            box.running.stop_all()
-            await asyncio.wait([serving], timeout=END_S)
-        if serving.done():
-            serving.result()
-    finally:
-        for task in (serving, *ends):
-            await _end(task)
+    await serve_until(server, (stop, box.reopen), settings.stop_s, box.running.stop_all)
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
+async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

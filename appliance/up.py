@@ -26,6 +26,7 @@ from appliance.store.keys import Keys
 from models.store import Store
 from sync.clock import SystemClock
 from sync.identity import load_or_create
+from sync.reach import local_url
 
 CHAT_MODEL = "smollm2-135m-instruct"
 EMBED_MODEL = "multilingual-e5-small"
@@ -132,7 +133,7 @@ def house(settings: Settings, console: Console) -> Iterator[House]:
             children.wait_ready("node", f"{_node_url(environment)}/readyz", NODE_READY_S)
             _enrol(settings, environment)
         children.start("box", ["serve"], settings.state / "box.log")
-        url = address.url(settings.host, settings.port)
+        url = local_url(settings.host, settings.port)
         children.wait_ready("node", f"{_node_url(environment)}/readyz", NODE_READY_S)
         children.wait_ready("box", f"{url}/readyz", BOX_READY_S)
         yield House(url, _new_key(settings), time.monotonic() - began, environment, children)

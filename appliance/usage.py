@@ -8,6 +8,8 @@ from sync.ledger import Total
 from sync.price import rupees
 from sync.record import Unit
 
+UNKNOWN = {"name": "", "hint": ""}
+
 
 def summed(totals: Iterable[Total]) -> dict[str, Any]:
     """{"requests", "cost", "meters": {meter: {"cost", "units": {unit: quantity}}}}; costs in rupees, exact."""
@@ -27,13 +29,12 @@ def summed(totals: Iterable[Total]) -> dict[str, Any]:
 def by_key(totals: Iterable[Total], keys: Iterable[Key]) -> dict[str, Any]:
     """The sum of all, and under "keys" that of each key that used anything."""
     found = list(totals)
-    names = {key.id: key for key in keys}
+    names = {key.id: {"name": key.name, "hint": key.hint} for key in keys}
     used = sorted({total.key_id for total in found})
     shown = [
         {
             "id": key_id,
-            "name": names[key_id].name if key_id in names else "",  # box.db may be younger than the ledger.
-            "hint": names[key_id].hint if key_id in names else "",
+            **names.get(key_id, UNKNOWN),  # box.db may be younger than the ledger.
             **summed(total for total in found if total.key_id == key_id),
         }
         for key_id in used

@@ -34,7 +34,7 @@ def build_package(
 ) -> None:
     """Fetch the weights, lower them into lanes, measure each lane, and pack the result."""
     # Every `nukkad …` command loads this file; only this one shall wait for ONNX and its runtime.
-    from quantize.command import run  # noqa: PLC0415
+    from quantize.command import run  # noqa: PLC0415 - `nukkad --help` loads this file, not ONNX Runtime
 
     if not run(recipe, out=out, store=install_into, cache=cache, threads=threads, as_json=as_json):
         raise typer.Exit(1)

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from sync.clock import Clock
 from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
+from sync.fault import place
 from sync.identity import Identity
 from sync.ledger import Ledger
 from sync.segment import NO_LEASE, SEGMENT_RECORDS_MAX, Head, Receipt, Segment, SignedSegment
@@ -73,8 +72,8 @@ class SyncWorker:
             except (NodeError, LedgerError) as error:
                 if self._failures == 1:
                     log.warning("sync fails and will be tried again: %s", error)
-            except Exception as error:  # noqa: BLE001 - the edge of the worker
-                log.critical("sync failed by a fault of this program and will be tried again: %s", _place(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next sync is tried
+                log.critical("sync failed by a fault of this program and will be tried again: %s", place(error))
             wait_s = self._backoff_s() if self._failures else self._every_s
 
     async def sync_now(self) -> Receipt:
@@ -86,7 +85,7 @@ class SyncWorker:
                 self._failures, self._failure = self._failures + 1, str(error)
                 raise
             except Exception as error:
-                self._failures, self._failure = self._failures + 1, f"a fault of this program: {_place(error)}"
+                self._failures, self._failure = self._failures + 1, f"a fault of this program: {place(error)}"
                 raise
             self._failures, self._failure, self._synced_ms = 0, None, self._clock.wall_ms()
             return receipt
@@ -155,10 +154,3 @@ class SyncWorker:
     def _backoff_s(self) -> float:
         """2, 4, 8 … BACKOFF_S_MAX seconds, less up to a half by chance."""
         return min(BACKOFF_S_MAX, 2.0 ** min(self._failures, 16)) * (1 - self._uniform() / 2)
-
-
-def _place(error: Exception) -> str:
-    """Kind and place of a fault, without its message, which may quote what the box or the node holds."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"

@@ -1,11 +1,11 @@
 """Money, counts and moments as people in India read them."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from appliance.console.words import Words
+from sync.clock import INDIA
 
-INDIA = timezone(timedelta(hours=5, minutes=30))
 PAISA = Decimal("0.01")
 
 

@@ -48,6 +48,7 @@ from appliance.engine.wire import WireError, encode_frame, receive_frame
 from appliance.engine.worker import Worker
 from models.errors import PackageError
 from models.store import Store
+from sync.fault import place
 
 EXIT_DONE = 0
 EXIT_FAILED = 70
@@ -189,7 +190,7 @@ class Child:
         except BaseException:
             del self._calls[message.call]
             raise
-        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]  # likewise
+        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]  # `work` is its own
 
     def _find(self, message: Generate | Embed) -> Served:
         name = message.request.model
@@ -243,11 +244,7 @@ class Child:
 
 def _fail(error: Exception) -> None:
     """End the process. The error's text may quote a request, so only its type and place are told."""
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "unknown place"
-    log.error("%s at %s", type(error).__name__, place)
+    log.error("%s", place(error))
     os._exit(EXIT_FAILED)
 
 

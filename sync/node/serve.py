@@ -24,6 +24,7 @@ from sync.node.migrate import migrate
 from sync.node.postgres import Postgres
 from sync.node.settings import PAYEE_UNSET, Settings
 from sync.node.state import hold_state, load_key, load_token, public_bytes
+from sync.serving import serve_until
 
 BACKLOG = 128
 CONNECT_S_MAX = 10
@@ -89,18 +90,7 @@ async def _serve(app: FastAPI, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     log.info("the node serves at %s", settings.url)
-    serving, stopping = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            server.stop()  # type: ignore[no-untyped-call]
-            await asyncio.wait([serving], timeout=STOP_S_MAX)
-        if serving.done():
-            serving.result()
-    finally:
-        for task in (serving, stopping):
-            task.cancel()
-        await asyncio.gather(serving, stopping, return_exceptions=True)
+    await serve_until(server, [stop], STOP_S_MAX)
 
 
 def _claim(connection: Connection, public_key: bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sync.node.errors import NodeError
+from sync.reach import local_url
 
 PREFIX = "NUKKAD_NODE_"
 OTHERS = {"NUKKAD_NODE_URL"}  # the box's: where its node is
@@ -96,8 +97,7 @@ class Settings:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the node."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return local_url(self.host, self.port)
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

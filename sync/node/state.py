@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sync.node.errors import NodeError
 
 KEY = "node.key"
-TOKEN = "operator.token"  # noqa: S105
+TOKEN = "operator.token"  # noqa: S105 - a file's name
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
