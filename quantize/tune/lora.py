@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -47,3 +47,14 @@ def save_adapters(model: nn.Module, path: Path) -> None:
         tensors[f"{name}.weight.a"] = module.a.detach().half().contiguous()
         tensors[f"{name}.weight.b"] = module.b.detach().half().contiguous()
     save_file(tensors, path)
+
+
+@torch.no_grad()
+def load_adapters(model: nn.Module, path: Path) -> None:
+    """Go on from a saved adapter of the same or a lower rank. Raises KeyError for a layer that has no adapter here."""
+    tensors = load_file(path)
+    there = dict(adapters(model))
+    for name in {part.rpartition(".weight.")[0] for part in tensors}:
+        a, b = tensors[f"{name}.weight.a"], tensors[f"{name}.weight.b"]
+        there[name].a[: len(a)] = a.float()
+        there[name].b[:, : b.shape[1]] = b.float()
