@@ -33,6 +33,7 @@ EMBED_MODEL = "multilingual-e5-small"
 SEARCH_MODEL = "shop-search-e5-small"  # the same, tuned for what customers ask; searches use it unless told otherwise
 STARTERS = (EMBED_MODEL, SEARCH_MODEL, CHAT_MODEL)
 CUSTOMER = "demo"
+KEY_NAME = "nukkad up"
 NODE_READY_S, BOX_READY_S = 60, 120
 WATCH_S = 0.5
 
@@ -84,7 +85,7 @@ def welcome(ready: House) -> str:
         python = python.relative_to(Path.cwd())
     return f"""
 Nukkad is ready ({ready.seconds:.1f} s). Base URL: {ready.url}/v1
-A fresh API key, shown this once: {ready.key}
+A fresh API key, good until the next start: {ready.key}
 First page: {ready.url}/
 
 Ask with curl:
@@ -107,7 +108,8 @@ print(answer.choices[0].message.content)
 END
 
 Every answer is billed to the customer "{CUSTOMER}" of the node on this machine. Its wallet is empty; the node allows a
-little credit to try with. See `nukkad status`, `nukkad usage`, `nukkad topup 500`, `nukkad node statement {CUSTOMER}`.
+little credit to try with. See `nukkad status`, `nukkad usage`, `nukkad topup 500`, `nukkad node statement {CUSTOMER}`;
+`nukkad keys create NAME` makes a key that lasts.
 Ctrl-C stops box and node.
 """
 
@@ -204,8 +206,13 @@ def _ask(environment: dict[str, str], *words: str) -> dict[str, Any]:
 
 
 def _new_key(settings: Settings) -> str:
+    """In the place of the one that the last start printed, so that printed keys do not pile up."""
     database = open_database(settings.state, SystemClock())
     try:
-        return Keys(database, SystemClock()).create("nukkad up")[1]
+        keys = Keys(database, SystemClock())
+        for key in keys.all():
+            if key.name == KEY_NAME and key.revoked_ms is None:
+                keys.revoke(key.id)
+        return keys.create(KEY_NAME)[1]
     finally:
         database.close()

@@ -225,6 +225,7 @@ def kill_the_box(caller: Caller) -> None:
     caller.house.start_box()
     for request_id in request_ids:
         caller.find_out(request_id)
+        assert caller.answer.status_code == 404, "what was not finished is free"
 
 
 def lose_the_node(caller: Caller) -> None:
@@ -251,7 +252,8 @@ def check_the_bills(caller: Caller) -> None:
     assert micro(usage["cost"]) == caller.count.cost == statement["usage"]
     assert statement["calls"] == caller.count.calls
     assert house.ask("node", "trial-balance")["balanced"]
-    check_nothing_leaked(house, [caller.key, STORY[0]["content"], "चावल का भाव", "Name a colour"])
+    asked = read_shop("acceptance").questions[0].question
+    check_nothing_leaked(caller, [caller.key, STORY[0]["content"], "चावल का भाव", "Name a colour", asked])
 
 
 def micro(rupees: str) -> int:
@@ -259,14 +261,16 @@ def micro(rupees: str) -> int:
     return int(whole) * 1_000_000 + int(part.ljust(6, "0"))
 
 
-def check_nothing_leaked(house: House, secrets: list[str]) -> None:
-    """No prompt and no key in a log or in the ledger."""
-    kept = [path for path in house.root.rglob("*") if path.suffix == ".log" or path.name.startswith("ledger")]
-    assert kept
-    for path in kept:
-        data = path.read_bytes()
+def check_nothing_leaked(caller: Caller, secrets: list[str]) -> None:
+    """No prompt and no key in any file of box or node (the models aside), nor in the metrics."""
+    root = caller.house.root
+    kept = [path for path in root.rglob("*") if path.is_file() and not path.is_relative_to(root / "box" / "store")]
+    assert {"box.db", "serve.log", "postgres.log"} <= {path.name for path in kept}
+    seen = {str(path): path.read_bytes() for path in kept}
+    seen["/metrics"] = caller.http.get("/metrics").raise_for_status().content
+    for where, data in seen.items():
         for secret in secrets:
-            assert secret.encode() not in data, path
+            assert secret.encode() not in data, where
 
 
 @pytest.mark.system

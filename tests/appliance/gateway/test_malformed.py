@@ -92,8 +92,29 @@ def cases() -> list[Case]:
         Case(path, b"", method="GET")
         for path in ("/v1/usage?days=0", "/v1/usage?days=x", "/v1/usage?days=9999999999", "/v1/usage/requests/x")
     ]
+    made += search_cases()
     made += [Case("/v1/requests/%00/cancel", b""), Case("/v1/requests/" + "9" * 3000 + "/cancel", b"")]
     return made
+
+
+def search_cases() -> list[Case]:
+    path, good = "/v1/tasks/search", {"collection": "faq", "query": "hello"}
+    made = [Case(path, body) for body in raw_bodies(json.dumps(good).encode())]
+    made += [case_of(path, {**good, name: value}) for name in good for value in (None, *WRONG_TYPES)]
+    made += [case_of(path, {**good, "limit": value}) for value in ("1", 0, -1, 1.5, 10**30, [], True)]
+    made += [case_of(path, {"query": "hello"}), case_of(path, {"collection": "faq"}), case_of(path, {**good, "x": 1})]
+    path, entry = "/v1/collections/faq", {"id": "a", "question": "hello", "answer": "x"}
+    raw = raw_bodies(json.dumps({"entries": [entry]}).encode())
+    made += [Case(path, body, method="PUT") for body in raw]
+    made += [Case(path, body, {"Content-Type": "text/csv"}, "PUT") for body in (b"", b"\xff", b"id,question", b"\x00")]
+    made += [put_of(path, {"entries": entries}) for entries in (None, *WRONG_TYPES, [entry, entry], [entry] * 1001)]
+    made += [put_of(path, {"entries": [{**entry, name: value}]}) for name in entry for value in (None, *WRONG_TYPES)]
+    made += [put_of(path, {"entries": [{**entry, "price": 1}]}), put_of("/v1/collections/..%2f", {"entries": [entry]})]
+    return made
+
+
+def put_of(path: str, body: dict[str, Any]) -> Case:
+    return case_of(path, body)._replace(method="PUT")
 
 
 def case_of(path: str, body: dict[str, Any]) -> Case:
@@ -149,6 +170,7 @@ def test_malformed_requests_are_refused_and_free(shop: Served) -> None:
                 wrong.append((answer.status_code, case.method, case.path, case.body[:120], case.headers))
         assert wrong == []
         assert client.get("/v1/usage", headers=own).json()["requests"] == 0
+        assert client.get("/v1/collections", headers=own).json()["collections"] == []
         assert client.post("/v1/embeddings", json=EMBEDDING, headers=own).status_code == 200
 
 
