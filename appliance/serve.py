@@ -23,7 +23,6 @@ from appliance.settings import Settings
 from appliance.store.collections import Collections
 from appliance.store.database import LEDGERS, open_database
 from appliance.store.keys import Keys
-from appliance.tasks.glossary import load_glossary
 from appliance.tasks.search import Search
 from models.store import Store
 from sync.clock import Clock
@@ -74,7 +73,7 @@ async def open_box(
         meter=CallMeter(ledger, clock),
         keys=Keys(database, clock),
         packages=Store(settings.store),
-        search=Search(engine, collections, load_glossary()),
+        search=Search(engine, collections),
         connect=connect,
         node=node,
         worker=worker,

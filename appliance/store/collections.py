@@ -63,19 +63,19 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """What a model made of one entry: float32 [views, dim], unit length. `digest` is the model's."""
+class Vector:
+    """What a model made of one entry: float32 [dim], unit length. `digest` is the model's."""
 
     digest: bytes
-    views: NDArray[np.float32]
+    values: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An entry with its vectors; None until some model has seen it."""
+    """An entry with its vector; None until some model has seen it."""
 
     entry: Entry
-    vectors: Vectors | None
+    vector: Vector | None
 
 
 class Collections:
@@ -155,7 +155,7 @@ class Collections:
             if self._get(name).revision != revision:
                 return False
             for each in stored:
-                self._database["entries"].update((name, each.entry.id), _vector_columns(each.vectors))
+                self._database["entries"].update((name, each.entry.id), _vector_columns(each.vector))
             return True
 
     def remove(self, name: str, entry_id: str) -> Summary:
@@ -186,7 +186,7 @@ class Collections:
                 {"name": str, "model": str, "revision": int, "changed_ms": int},
                 pk="name",
                 not_null={"model", "revision", "changed_ms"},
-                if_not_exists=True,
+                transform=True,
                 strict=True,
             )
             self._database["entries"].create(
@@ -199,12 +199,11 @@ class Collections:
                     "tags": str,
                     "language": str,
                     "digest": bytes,
-                    "views": int,
-                    "vectors": bytes,
+                    "vector": bytes,
                 },
                 pk=("collection", "id"),
                 not_null={"place", "question", "answer", "tags"},
-                if_not_exists=True,
+                transform=True,
                 strict=True,
             )
 
@@ -237,7 +236,7 @@ class Collections:
                 "answer": each.entry.answer,
                 "tags": json.dumps(each.entry.tags, ensure_ascii=False),
                 "language": each.entry.language,
-                **_vector_columns(each.vectors),
+                **_vector_columns(each.vector),
             }
             for place, each in enumerate(stored, first)
         ]
@@ -255,14 +254,10 @@ def _check_entries(count: int) -> None:
         raise CollectionFull(f"a collection holds at most {ENTRIES_MAX} entries: split it into several")
 
 
-def _vector_columns(vectors: Vectors | None) -> dict[str, object]:
-    if vectors is None:
-        return {"digest": None, "views": None, "vectors": None}
-    return {
-        "digest": vectors.digest,
-        "views": len(vectors.views),
-        "vectors": np.ascontiguousarray(vectors.views, dtype="<f4").tobytes(),
-    }
+def _vector_columns(vector: Vector | None) -> dict[str, object]:
+    if vector is None:
+        return {"digest": None, "vector": None}
+    return {"digest": vector.digest, "vector": np.ascontiguousarray(vector.values, dtype="<f4").tobytes()}
 
 
 def _stored(row: dict[str, object]) -> Stored:
@@ -273,7 +268,7 @@ def _stored(row: dict[str, object]) -> Stored:
         tags=tuple(json.loads(str(row["tags"]))),
         language=None if row["language"] is None else str(row["language"]),
     )
-    digest, views, blob = row["digest"], row["views"], row["vectors"]
-    if not (isinstance(digest, bytes) and isinstance(views, int) and isinstance(blob, bytes)):
+    digest, blob = row["digest"], row["vector"]
+    if not (isinstance(digest, bytes) and isinstance(blob, bytes)):
         return Stored(entry, None)
-    return Stored(entry, Vectors(digest, np.frombuffer(blob, dtype="<f4").reshape(views, -1)))
+    return Stored(entry, Vector(digest, np.frombuffer(blob, dtype="<f4")))

@@ -1,13 +1,7 @@
-"""Search in a shop's questions and answers: what a question means (vectors) and the words it uses (terms).
+"""Search in a shop's questions and answers: what a question means (a vector) and the very words it uses (terms).
 
-An entry has two vectors, one of its question and one of question and answer together. Terms go through the glossary, so
-that they meet across languages, which is how most customers and entries meet; what the glossary does not know (a model,
-an address, a size) is met as it stands.
-
-The weights were chosen on two shops (tests/golden/kirana.json, textiles.json; entries and questions in six languages,
-most pairs across two of them) with multilingual-e5-small as published: vectors alone put the right entry first for
-33 and 29 of 50, terms alone for 47 and 43, their sum for 49 and 45. The glossary has the hand of their writer: on 135
-intents of other writers, who ask in a more roundabout way, vectors alone come to 35 % and the sum to 47 %.
+An entry has one vector, of its question, answer and tags together. Meaning decides; terms only tell apart what means
+the same: a model, a size, an address, a phone number.
 """
 
 import asyncio
@@ -19,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.protocol import EmbedRequest, Engine, InvalidRequest, ModelInfo, UnknownModel
-from appliance.store.collections import Collections, Entry, Stored, Summary, Vectors
-from appliance.tasks.glossary import Glossary
+from appliance.store.collections import Collections, Entry, Stored, Summary, Vector
 from appliance.tasks.terms import TermIndex
 from appliance.text.normalise import normalise
 from appliance.text.points import count_points
+from appliance.text.tokenise import tokenise
 
 NEEDED, TUNED = "embedding", "search"  # tasks: what a model must do, and what the best one was made for
 BATCH_TEXTS = 32  # texts sent to the engine at once, so that others get their turn
-TERM_WEIGHT = 0.015  # of one unit of BM25 against cosines, which lie between about 0.7 and 1 for this family of models
+TERM_WEIGHT = 0.005  # of one unit of BM25 against cosines: more of it puts common words above meaning
 INDEXES_MAX = 16  # collections kept ready in memory
 
 
@@ -49,8 +43,9 @@ class Indexing:
 
     @property
     def points(self) -> int:
-        """Code points of the question and the answer of every fresh entry: what indexing is billed by."""
-        return sum(count_points(entry.question) + count_points(entry.answer) for entry in self.fresh)
+        """Code points of question, answer and tags of every fresh entry: what indexing is billed by."""
+        texts = (text for entry in self.fresh for text in (entry.question, entry.answer, *entry.tags))
+        return sum(map(count_points, texts))
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Indexed:
 
 @dataclass(frozen=True)
 class Hit:
-    """`score` = `meaning` (mean cosine) + TERM_WEIGHT * `terms` (BM25); comparable within one answer only."""
+    """`score` = `meaning` (cosine) + TERM_WEIGHT * `terms` (BM25); comparable within one answer only."""
 
     entry: Entry
     score: float
@@ -82,17 +77,16 @@ class _Index:
     revision: int
     digest: bytes
     entries: tuple[Entry, ...]
-    views: NDArray[np.float32]  # [entries, views, dim]
+    vectors: NDArray[np.float32]  # [entries, dim]
     terms: TermIndex
 
 
 class Search:
     """Lives in the event loop's thread; the store's disk work is done in others."""
 
-    def __init__(self, engine: Engine, collections: Collections, glossary: Glossary) -> None:
+    def __init__(self, engine: Engine, collections: Collections) -> None:
         self._engine = engine
         self._collections = collections
-        self._glossary = glossary
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
         self._renewing = asyncio.Lock()
 
@@ -129,15 +123,15 @@ class Search:
         Raises CollectionFull when there is no room for them, before anything is embedded and billed.
         """
         before = await asyncio.to_thread(self._collections.find_room, name, [entry.id for entry in entries], replace)
-        known = {_texts(entry): vectors for entry, vectors in _pairs(before) if vectors.digest == model.digest}
-        stored = tuple(Stored(entry, known.get(_texts(entry))) for entry in entries)
-        return Indexing(model, stored, tuple(each.entry for each in stored if each.vectors is None))
+        known = {_seen(entry): vector for entry, vector in _pairs(before) if vector.digest == model.digest}
+        stored = tuple(Stored(entry, known.get(_seen(entry))) for entry in entries)
+        return Indexing(model, stored, tuple(each.entry for each in stored if each.vector is None))
 
     async def index(self, work: Indexing) -> Indexed:
         """Make the missing vectors. Raises EntryTooLong and what the engine raises; stores nothing."""
         made, tokens = await self._embed(work.fresh, work.model)
         vectors = dict(zip((entry.id for entry in work.fresh), made, strict=True))
-        stored = (Stored(each.entry, each.vectors or vectors[each.entry.id]) for each in work.stored)
+        stored = (Stored(each.entry, each.vector or vectors[each.entry.id]) for each in work.stored)
         return Indexed(tuple(stored), tokens)
 
     async def replace(self, name: str, model: ModelInfo, done: Indexed) -> Summary:
@@ -165,8 +159,8 @@ class Search:
         vector, tokens = await self._query(query, model)
         if not index.entries:
             return Found((), tokens)
-        meaning = (index.views @ vector).mean(axis=1)
-        terms = index.terms.scores(self._glossary.terms(query))
+        meaning = index.vectors @ vector
+        terms = index.terms.scores(_terms(query))
         scores = meaning + TERM_WEIGHT * terms
         best = np.argsort(-scores, kind="stable")[:limit]  # Equal scores keep the shop's order.
         hits = (Hit(index.entries[i], float(scores[i]), float(meaning[i]), float(terms[i])) for i in best)
@@ -194,61 +188,54 @@ class Search:
         """Renewing vectors after a change of the model is the box's own upkeep: nobody is billed for it."""
         async with self._renewing:
             summary, stored = await self.load(name)
-            old = [each for each in stored if each.vectors is None or each.vectors.digest != model.digest]
+            old = [each for each in stored if each.vector is None or each.vector.digest != model.digest]
             if old:
                 made, _ = await self._embed([each.entry for each in old], model)
                 new = {each.entry.id: Stored(each.entry, vectors) for each, vectors in zip(old, made, strict=True)}
                 await asyncio.to_thread(self._collections.keep, name, summary.revision, new.values())
                 stored = tuple(new.get(each.entry.id, each) for each in stored)
-        return await asyncio.to_thread(self._assemble, summary.revision, model.digest, stored)
+        return await asyncio.to_thread(_assemble, summary.revision, model.digest, stored)
 
-    def _assemble(self, revision: int, digest: bytes, stored: Sequence[Stored]) -> _Index:
-        entries = tuple(each.entry for each in stored)
-        terms = TermIndex([self._glossary.terms(_words(entry)) for entry in entries])
-        return _Index(revision, digest, entries, _stacked(stored), terms)
-
-    async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vectors], int]:
-        """Two views of each entry: its question, and its question with the answer."""
-        texts = await asyncio.to_thread(_views, entries)
-        parts, tokens = [], 0
+    async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vector], int]:
+        texts = await asyncio.to_thread(lambda: [_shown(entry) for entry in entries])
+        made: list[Vector] = []
+        tokens = 0
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = tuple(texts[start : start + BATCH_TEXTS])
             try:
                 result = await self._engine.embed(EmbedRequest(model.name, batch, "passage"))
             except InvalidRequest as error:
                 raise _named(error, entries, start) from error
-            parts.append(result.vectors)
+            made += [Vector(model.digest, values) for values in result.vectors]
             tokens += sum(result.tokens)
-        if not parts:
-            return [], 0
-        views = np.concatenate(parts).reshape(len(entries), 2, -1)
-        return [Vectors(model.digest, each) for each in views], tokens
+        return made, tokens
 
 
-def _views(entries: Sequence[Entry]) -> list[str]:
-    """What the model is shown of the entries: two texts of each, in one spelling whatever keyboard wrote them."""
-    shown = ((entry, text) for entry in entries for text in (entry.question, f"{entry.question} {entry.answer}"))
-    return [normalise(text, entry.language).text for entry, text in shown]
+def _assemble(revision: int, digest: bytes, stored: Sequence[Stored]) -> _Index:
+    entries = tuple(each.entry for each in stored)
+    vectors = [vector.values for _, vector in _pairs(stored)]
+    terms = TermIndex([_terms("\n".join((entry.question, entry.answer, *entry.tags))) for entry in entries])
+    return _Index(revision, digest, entries, np.stack(vectors) if vectors else np.zeros((0, 1), np.float32), terms)
 
 
-def _texts(entry: Entry) -> tuple[str, str]:
-    return entry.question, entry.answer
+def _shown(entry: Entry) -> str:
+    """What the model is shown of an entry, in one spelling whatever keyboard wrote it."""
+    return normalise(" ".join((entry.question, entry.answer, *entry.tags)), entry.language).text
 
 
-def _words(entry: Entry) -> str:
-    return "\n".join((entry.question, entry.answer, *entry.tags))
+def _terms(text: str) -> tuple[str, ...]:
+    return tuple(token.word for token in tokenise(text))
 
 
-def _pairs(stored: Iterable[Stored]) -> Iterator[tuple[Entry, Vectors]]:
+def _seen(entry: Entry) -> tuple[object, ...]:
+    """All of an entry that its vector depends on."""
+    return entry.question, entry.answer, entry.tags, entry.language
+
+
+def _pairs(stored: Iterable[Stored]) -> Iterator[tuple[Entry, Vector]]:
     for each in stored:
-        if each.vectors is not None:
-            yield each.entry, each.vectors
-
-
-def _stacked(stored: Sequence[Stored]) -> NDArray[np.float32]:
-    if not stored:
-        return np.zeros((0, 2, 1), np.float32)
-    return np.stack([vectors.views for _, vectors in _pairs(stored)])
+        if each.vector is not None:
+            yield each.entry, each.vector
 
 
 def _named(error: InvalidRequest, entries: Sequence[Entry], start: int) -> Exception:
@@ -256,5 +243,5 @@ def _named(error: InvalidRequest, entries: Sequence[Entry], start: int) -> Excep
     place = (error.field or "").removeprefix("texts[").removesuffix("]")
     if not place.isdigit():
         return error
-    entry = entries[(start + int(place)) // 2]
+    entry = entries[start + int(place)]
     return EntryTooLong(f"entry {entry.id}: {error}; shorten the answer or make two entries of it", entry.id)

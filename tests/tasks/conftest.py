@@ -4,15 +4,9 @@ from pathlib import Path
 import pytest
 
 from appliance.store.collections import Collections
-from appliance.tasks.glossary import Glossary, load_glossary
 from appliance.tasks.search import Search
 from tests.support.fake_engine import FakeEngine
 from tests.support.held_clock import HeldClock
-
-
-@pytest.fixture(scope="session")
-def glossary() -> Glossary:
-    return load_glossary()
 
 
 @pytest.fixture
@@ -28,5 +22,5 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def search(engine: FakeEngine, collections: Collections, glossary: Glossary) -> Search:
-    return Search(engine, collections, glossary)
+def search(engine: FakeEngine, collections: Collections) -> Search:
+    return Search(engine, collections)

@@ -1,8 +1,7 @@
 """The golden shops: their entries, and what their customers ask, each question with the entry that answers it.
 
-Search and its glossary were tuned on two, so their figures say that search has not become worse, not how good it is.
-The third, `acceptance`, was written by somebody who knew neither the glossary nor the other two, and nothing is tuned
-on it.
+Two were watched while search was made, so their figures say that it has not become worse, not how good it is. The
+third, `acceptance`, was written by somebody who knew nothing of the others, and nothing is tuned on it.
 """
 
 import json

@@ -1,5 +1,6 @@
 """The store of collections: each change whole or not at all, and everything there again after it is opened anew."""
 
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from appliance.store.collections import (
     Stored,
     UnknownCollection,
     UnknownEntry,
-    Vectors,
+    Vector,
 )
 from tests.support.held_clock import HeldClock
 
@@ -22,8 +23,8 @@ DIGEST = b"\x07" * 32
 
 
 def stored(name: str, answer: str = "answer", *, seen: bool = True) -> Stored:
-    views = np.arange(8, dtype=np.float32).reshape(2, 4)
-    return Stored(Entry(name, f"{name}?", answer, ("tag", "चिप्पी"), "hi"), Vectors(DIGEST, views) if seen else None)
+    values = np.arange(4, dtype=np.float32)
+    return Stored(Entry(name, f"{name}?", answer, ("tag", "चिप्पी"), "hi"), Vector(DIGEST, values) if seen else None)
 
 
 def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
@@ -35,10 +36,10 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
     again.close()
     assert (summary.name, summary.model, summary.entries, summary.revision) == ("faq", "e5", 2, 1)
     assert b.entry == stored("b").entry
-    assert b.vectors is not None
-    assert b.vectors.digest == DIGEST
-    assert b.vectors.views.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert (a.entry.id, a.vectors) == ("a", None)
+    assert b.vector is not None
+    assert b.vector.digest == DIGEST
+    assert b.vector.values.tolist() == [0, 1, 2, 3]
+    assert (a.entry.id, a.vector) == ("a", None)
 
 
 def test_the_file_is_private_and_keeps_no_write_ahead_log(tmp_path: Path) -> None:
@@ -86,9 +87,9 @@ def test_vectors_of_a_changed_collection_are_not_kept(collections: Collections) 
     collections.replace("faq", "e5", [stored("a", seen=False)])
     collections.put("faq", [stored("b")])
     assert not collections.keep("faq", 1, [stored("a")])
-    assert collections.load("faq")[1][0].vectors is None
+    assert collections.load("faq")[1][0].vector is None
     assert collections.keep("faq", 2, [stored("a")])
-    assert collections.load("faq")[1][0].vectors is not None
+    assert collections.load("faq")[1][0].vector is not None
     assert collections.get("faq").revision == 2, "vectors are no change of what the shop wrote"
 
 
@@ -107,3 +108,17 @@ def test_a_full_box_takes_no_other_collection(collections: Collections, monkeypa
     collections.replace("faq", "e5", [stored("b")])
     with pytest.raises(CollectionFull, match="at most 1 collections"):
         collections.replace("other", "e5", [stored("a")])
+
+
+def test_a_table_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    before = Collections(tmp_path, HeldClock())
+    before.replace("faq", "e5", [stored("a")])
+    before.close()
+    with sqlite3.connect(tmp_path / "collections.db") as database:
+        database.execute("ALTER TABLE entries RENAME COLUMN vector TO vectors")
+        database.execute("ALTER TABLE entries ADD COLUMN views INTEGER")
+    database.close()
+    after = Collections(tmp_path, HeldClock())
+    assert after.load("faq")[1] == (Stored(stored("a").entry, None),), "made anew when it is searched next"
+    after.replace("faq", "e5", [stored("b")])
+    after.close()

@@ -9,7 +9,6 @@ import pytest
 from appliance.engine.process import EngineProcess
 from appliance.engine.settings import EngineSettings
 from appliance.store.collections import Collections
-from appliance.tasks.glossary import Glossary
 from appliance.tasks.search import Search
 from tests.tasks.shops import Shop, read_shop
 
@@ -17,20 +16,20 @@ READY_S = 120
 
 
 @pytest.fixture
-async def search(starter_store: Path, collections: Collections, glossary: Glossary) -> AsyncIterator[Search]:
+async def search(starter_store: Path, collections: Collections) -> AsyncIterator[Search]:
     """Over the real engine with the real package."""
     engine = EngineProcess(starter_store, EngineSettings(threads=2))
     await engine.start()
     try:
         await engine.wait_ready(READY_S)
-        yield Search(engine, collections, glossary)
+        yield Search(engine, collections)
     finally:
         await engine.stop()
 
 
 async def found_first(search: Search, shop: Shop) -> Counter[str]:
-    """How many questions of each language have the expected entry first."""
-    model = await search.model("multilingual-e5-small")
+    """With the model made for search: how many questions of each language have the expected entry first."""
+    model = await search.model(None)
     await search.replace(
         "faq", model, await search.index(await search.prepare("faq", shop.entries, model, replace=True))
     )

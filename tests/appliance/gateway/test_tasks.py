@@ -15,7 +15,7 @@ ENTRIES: list[dict[str, Any]] = [
     {"id": "hours", "question": "दुकान कब खुलती है?", "answer": "सुबह आठ बजे", "tags": ["समय"], "language": "hi"},
     {"id": "emi", "question": "हप्त्यावर टीव्ही?", "answer": "हो"},
 ]
-POINTS = sum(len(entry["question"]) + len(entry["answer"]) for entry in ENTRIES)
+POINTS = sum(len("".join((entry["question"], entry["answer"], *entry.get("tags", ())))) for entry in ENTRIES)
 SHEET = "\ufeffid,question,answer\nwater,தண்ணீர் கேன் உண்டா?,ஆம்\n".encode()
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
