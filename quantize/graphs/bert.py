@@ -1,18 +1,32 @@
 """A BERT encoder in packed form, with mean pooling and unit length inside: tokens in, one vector per text out."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from quantize.graphs.parts import CONTRIB, FLOAT, INT32, INT64, Graph, unpad
 from quantize.lower import Lowering
-from quantize.sources.checkpoint import Checkpoint, SourceError, stack
+from quantize.sources.checkpoint import Checkpoint, stack
+
+# What the graph assumes; anything else in a config is refused by name instead of giving quietly wrong vectors.
+_ASSUMED = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+}
+_NEEDLESS = (r"pooler\.dense\.(weight|bias)", r"cls\..+")  # heads of its training; here the mean of all tokens counts
 
 
 def build_bert(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None:
     """input_ids [T], position_ids [T], unpack_idx [B,S] (token of each padded place; any token for padding),
     pack_idx [T] (padded place of each token), lengths [B] → embedding [B, hidden].
     """
-    if (act := checkpoint.setting("hidden_act")) != "gelu":
-        raise SourceError(f"config.hidden_act is {act!r}; this encoder supports 'gelu' only")
+    checkpoint.setting("model_type")
+    checkpoint.expect(_ASSUMED)
+    checkpoint = replace(
+        checkpoint
+    )  # It counts what is read of it, and what others read of the one given is no matter.
     hidden, heads = checkpoint.setting("hidden_size"), checkpoint.setting("num_attention_heads")
     epsilon = checkpoint.setting("layer_norm_eps")
     for name, kind, shape in (
@@ -62,6 +76,7 @@ def build_bert(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None
         change = multiply(inner, f"{prefix}.output.dense")
         stream = add_norm(stream, change, f"{prefix}.output.LayerNorm", f"{prefix}.output.dense.bias")
     _pool(graph, stream)
+    checkpoint.refuse_unread(_NEEDLESS)
 
 
 def _pool(graph: Graph, stream: str) -> None:

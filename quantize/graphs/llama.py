@@ -4,6 +4,8 @@ Inputs and outputs stand in `build_llama`. Rotary positions, the cache and the b
 GroupQueryAttention; past and present keys and values may be one buffer.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from quantize.graphs.parts import CONTRIB, FLOAT, INT32, INT64, Graph, unpad
@@ -12,6 +14,7 @@ from quantize.sources.checkpoint import Checkpoint, Floats, SourceError, stack
 
 # What the graph assumes; anything else in a config is refused by name instead of giving quietly wrong answers.
 _ASSUMED = {
+    "model_type": ("llama",),
     "hidden_act": ("silu",),
     "attention_bias": (False,),
     "mlp_bias": (False,),
@@ -19,6 +22,8 @@ _ASSUMED = {
     "sliding_window": (None,),
     "pretraining_tp": (1,),
 }
+_NEEDLESS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # follows from rope_theta
+_TIED_HEAD = r"lm_head\.weight"  # a copy of the embedding that some files keep
 
 
 def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None:
@@ -28,6 +33,9 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
     → logits [R, vocab] and present.{i}.{key,value}.
     """
     _check(checkpoint)
+    checkpoint = replace(
+        checkpoint
+    )  # It counts what is read of it, and what others read of the one given is no matter.
     heads, kv_heads = checkpoint.setting("num_attention_heads"), checkpoint.setting("num_key_value_heads")
     head_dim, epsilon = head_size(checkpoint), checkpoint.setting("rms_norm_eps")
     for name, kind, shape in (
@@ -103,6 +111,7 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
     tied = checkpoint.config.get("tie_word_embeddings", False)
     logits = lowering.head(wanted, embedded if tied else checkpoint.tensor("lm_head.weight"))
     graph.node("Identity", [logits], ["logits"])
+    checkpoint.refuse_unread([*_NEEDLESS, _TIED_HEAD] if tied else _NEEDLESS)
 
 
 def head_size(checkpoint: Checkpoint) -> int:
@@ -125,10 +134,8 @@ def rotary_tables(checkpoint: Checkpoint) -> tuple[Floats, Floats]:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    for name, allowed in _ASSUMED.items():
-        value = checkpoint.config.get(name, allowed[0])
-        if value not in allowed:
-            raise SourceError(f"config.{name} is {value!r}; this decoder supports {', '.join(map(repr, allowed))} only")
+    checkpoint.setting("model_type")
+    checkpoint.expect(_ASSUMED)
     kind = (checkpoint.config.get("rope_parameters") or {}).get("rope_type", "default")
     if kind != "default":
         raise SourceError(f"config.rope_parameters.rope_type is {kind!r}; this decoder supports 'default' only")

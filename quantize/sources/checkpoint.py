@@ -1,7 +1,8 @@
 """One neutral form for whatever a source holds: tensors, a config and a tokenizer, in Hugging Face's naming."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,10 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: str
     chat_template: str | None = None
+    _read: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def tensor(self, name: str) -> Tensor:
+        self._read.add(name)
         try:
             return self.tensors[name]
         except KeyError:
@@ -86,3 +89,24 @@ class Checkpoint:
             return self.config[name]
         except KeyError:
             raise SourceError(f"the source's config has no {name!r}") from None
+
+    def expect(self, assumed: Mapping[str, tuple[Any, ...]]) -> None:
+        """Refuses by name a config that says anything else. A field that is left out has the first of its values."""
+        for name, allowed in assumed.items():
+            value = self.config.get(name, allowed[0])
+            if value not in allowed:
+                known = ", ".join(map(repr, allowed))
+                raise SourceError(f"config.{name} is {value!r}; a graph can be written for {known} only")
+
+    def refuse_unread(self, needless: Sequence[str]) -> None:
+        """Every tensor must have been read or match a pattern of `needless`: else the graph computes something else."""
+        unread = [
+            name
+            for name in sorted(self.tensors.keys() - self._read)
+            if not any(re.fullmatch(pattern, name) for pattern in needless)
+        ]
+        if unread:
+            more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
+            raise SourceError(
+                f"the source has a tensor {unread[0]!r}{more} that no graph here would use; is it another architecture?"
+            )

@@ -13,7 +13,8 @@ from quantize.sources.checkpoint import Checkpoint, Floats, SourceError, Tensor
 
 _HEADER_BYTES_MAX = 100 << 20
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
-_BASES = ("bert.", "roberta.")  # Some checkpoints put the encoder under its class's name.
+_BASE = "bert."  # Some checkpoints put the encoder under its class's name.
+_NUMBERS = "position_ids"  # 0, 1, 2 …: older versions saved them beside the weights
 
 
 def read_folder(folder: Path) -> Checkpoint:
@@ -25,7 +26,7 @@ def read_folder(folder: Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for path in paths:
         for name, values in read_safetensors(path):
-            tensors[_strip(name)] = values
+            tensors[name.removeprefix(_BASE)] = values
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise SourceError(f"{folder}: no tokenizer.json; save the tokenizer in its fast form")
@@ -33,7 +34,10 @@ def read_folder(folder: Path) -> Checkpoint:
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, Floats]]:
-    """Names and float32 values of a safetensors file; every place is checked against the file's length."""
+    """Names and float32 values of a safetensors file, all but its position_ids, which are no weights.
+
+    Every place is checked against the file's length.
+    """
     if path.stat().st_size < 8:
         raise SourceError(f"{path.name}: too short for a safetensors file")
     data = np.memmap(path, np.uint8, "r")
@@ -46,7 +50,7 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Floats]]:
         raise SourceError(f"{path.name}: its header is not JSON") from None
     body = data[8 + length :]
     for name, entry in sorted(header.items()):
-        if name != "__metadata__":
+        if name != "__metadata__" and not name.endswith(_NUMBERS):
             yield name, _values(path.name, name, entry, body)
 
 
@@ -61,13 +65,6 @@ def _values(file: str, name: str, entry: dict[str, Any], body: NDArray[np.uint8]
     if kind == "BF16":
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
     return raw.view(np.float16 if kind == "F16" else np.float32).astype(np.float32).reshape(shape)
-
-
-def _strip(name: str) -> str:
-    for base in _BASES:
-        if name.startswith(base):
-            return name.removeprefix(base)
-    return name
 
 
 def _chat_template(folder: Path) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quantize.lower import LOWERINGS
-from quantize.sources.checkpoint import SourceError
+from quantize.sources.checkpoint import Checkpoint, SourceError
 from tests.quantize.graphs import open_encoder
 from tests.quantize.tiny import HIDDEN, tiny_bert
 
@@ -39,7 +39,26 @@ def test_lanes_stay_near_full_precision(lane: str, least: float, tmp_path: Path)
     assert (full * lowered).sum(axis=1).min() > least
 
 
-def test_another_activation_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_act", "relu"),
+        ("model_type", "xlm-roberta"),  # Its positions start at 2.
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+    ],
+)
+def test_what_the_graph_would_get_wrong_is_refused_by_name(field: str, value: object, tmp_path: Path) -> None:
     checkpoint = tiny_bert()
-    with pytest.raises(SourceError, match="hidden_act"):
-        open_encoder(tmp_path, replace(checkpoint, config={**checkpoint.config, "hidden_act": "relu"}), "fp32")
+    with pytest.raises(SourceError, match=field):
+        open_encoder(tmp_path, replace(checkpoint, config={**checkpoint.config, field: value}), "fp32")
+
+
+def test_every_tensor_is_used_but_for_the_heads_of_its_training(tmp_path: Path) -> None:
+    def beside(*names: str) -> Checkpoint:
+        more = {name: np.ones(HIDDEN, np.float32) for name in names}
+        return replace(tiny_bert(), tensors={**tiny_bert().tensors, **more})
+
+    open_encoder(tmp_path, beside("pooler.dense.weight", "pooler.dense.bias", "cls.predictions.bias"), "fp32")
+    with pytest.raises(SourceError, match=r"encoder\.layer\.0\.adapter\.weight.*1 more"):
+        open_encoder(tmp_path, beside("encoder.layer.0.adapter.weight", "projection.weight"), "fp32")

@@ -79,3 +79,16 @@ def test_what_a_folder_lacks_is_named(name: str, tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"never opened")
     with pytest.raises(SourceError, match=name.removeprefix("model")):
         read_folder(folder)
+
+
+def test_an_older_encoder_s_numbered_positions_and_class_name_are_no_matter(tmp_path: Path) -> None:
+    write_safetensors(
+        tmp_path / "model.safetensors",
+        {
+            "bert.embeddings.position_ids": ("I64", (1, 2), np.arange(2).tobytes()),
+            "bert.embeddings.LayerNorm.bias": ("F32", (1,), bytes(4)),
+        },
+    )
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert list(read_folder(tmp_path).tensors) == ["embeddings.LayerNorm.bias"]

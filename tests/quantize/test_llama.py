@@ -1,5 +1,7 @@
 """What the decoder graph promises whatever its weights. That its numbers are right is shown in test_truth.py."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ import pytest
 
 from quantize.graphs.llama import rotary_tables
 from quantize.lower import LOWERINGS
-from quantize.sources.checkpoint import SourceError
+from quantize.sources.checkpoint import Checkpoint, SourceError
 from tests.quantize.graphs import open_decoder
-from tests.quantize.tiny import VOCAB, tiny_llama
+from tests.quantize.tiny import HEAD_DIM, HIDDEN, LAYERS, VOCAB, tiny_llama
 
 PROMPTS = [[5, 9, 200, 17, 3], [77], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
 LANES = sorted(LOWERINGS)
@@ -65,6 +67,8 @@ def test_rotary_tables_start_unturned_and_turn_slower_in_later_places() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("model_type", "qwen3"),
+        ("model_type", None),
         ("hidden_act", "gelu"),
         ("attention_bias", True),
         ("rope_scaling", {"type": "linear", "factor": 2.0}),
@@ -74,3 +78,32 @@ def test_rotary_tables_start_unturned_and_turn_slower_in_later_places() -> None:
 def test_what_the_graph_would_get_wrong_is_refused_by_name(field: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=field):
         open_decoder(tmp_path, tiny_llama(**{field: value}), "fp32", rows=1)
+
+
+def with_tensor(checkpoint: Checkpoint, name: str, *shape: int) -> Checkpoint:
+    return replace(checkpoint, tensors={**checkpoint.tensors, name: np.ones(shape, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("model.layers.0.self_attn.q_norm.weight", HEAD_DIM),  # Qwen3
+        ("model.layers.1.self_attn.q_proj.bias", HIDDEN),  # Qwen2
+        (f"model.layers.{LAYERS}.input_layernorm.weight", HIDDEN),  # more layers than the config says
+    ],
+)
+def test_a_tensor_that_the_graph_would_leave_out_is_refused_by_name(name: str, size: int, tmp_path: Path) -> None:
+    checkpoint = with_tensor(tiny_llama(), name, size)
+    for _ in range(2):  # What was read for one graph does not count for the next.
+        checkpoint.tensor(name)
+        with pytest.raises(SourceError, match=re.escape(name)):
+            open_decoder(tmp_path, checkpoint, "fp32", rows=1)
+
+
+def test_what_a_decoder_needs_not_may_lie_beside_it(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    open_decoder(tmp_path, with_tensor(tiny_llama(), name, HEAD_DIM // 2), "fp32", rows=1)
+    copied = with_tensor(tiny_llama(), "lm_head.weight", VOCAB, HIDDEN)
+    open_decoder(tmp_path, copied, "fp32", rows=1)
+    with pytest.raises(SourceError, match="lm_head"):
+        open_decoder(tmp_path, replace(tiny_llama(tie_word_embeddings=False), tensors=tiny_llama().tensors), "fp32", 1)
