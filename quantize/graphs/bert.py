@@ -24,9 +24,7 @@ def build_bert(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> None
     """
     checkpoint.setting("model_type")
     checkpoint.expect(_ASSUMED)
-    checkpoint = replace(
-        checkpoint
-    )  # It counts what is read of it, and what others read of the one given is no matter.
+    checkpoint = replace(checkpoint)  # A fresh one: what is read of it from here on counts.
     hidden, heads = checkpoint.setting("hidden_size"), checkpoint.setting("num_attention_heads")
     epsilon = checkpoint.setting("layer_norm_eps")
     for name, kind, shape in (

@@ -33,9 +33,7 @@ def build_llama(graph: Graph, checkpoint: Checkpoint, lowering: Lowering) -> Non
     → logits [R, vocab] and present.{i}.{key,value}.
     """
     _check(checkpoint)
-    checkpoint = replace(
-        checkpoint
-    )  # It counts what is read of it, and what others read of the one given is no matter.
+    checkpoint = replace(checkpoint)  # A fresh one: what is read of it from here on counts.
     heads, kv_heads = checkpoint.setting("num_attention_heads"), checkpoint.setting("num_key_value_heads")
     head_dim, epsilon = head_size(checkpoint), checkpoint.setting("rms_norm_eps")
     for name, kind, shape in (
