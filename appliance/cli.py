@@ -141,6 +141,7 @@ def list_models(as_json: AsJson = False) -> None:
 @models_app.command("install")
 def install_model(path: Path, as_json: AsJson = False) -> None:
     """Take in a package from an OCI layout (folder or .tar) and let it serve."""
+    state.prepare(_settings().state)
     package = _store().install(path)
     _serve_package("activate", package.name, package.digest, as_json)
 

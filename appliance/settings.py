@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from appliance.engine.settings import EngineSettings, physical_cores
 from appliance.expected import OperatorError
+from sync.reach import check_node_url
 
 PREFIX = "NUKKAD_"
 OTHERS = ("NUKKAD_NODE_", "NUKKAD_CACHE")  # read by the node and the package builder; one environment may hold all
@@ -36,6 +37,9 @@ def _any(meaning: str) -> dict[str, Any]:
     return {"meaning": meaning}
 
 
+OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
 @dataclass(frozen=True)
 class Settings:
     state: Path = field(
@@ -47,8 +51,8 @@ class Settings:
     )
     port: int = field(default=8765, metadata=_whole(1, 65_535, "Port to listen on."))
     hosts: str = field(
-        default="localhost,127.0.0.1,[::1]",
-        metadata=_any("Names (comma between) under which a browser may reach the console, admin routes and metrics."),
+        default=",".join(OWN_NAMES),
+        metadata=_any("More names (comma between) under which browsers may reach console, admin routes and metrics."),
     )
     node_url: str = field(
         default="http://127.0.0.1:8471", metadata=_any("Billing node used by `nukkad enrol`; kept with the enrolment.")
@@ -92,8 +96,15 @@ class Settings:
 
     @property
     def host_names(self) -> tuple[str, ...]:
-        """Those of `hosts` and the address listened on: whoever opens the box to a network reaches it by that."""
-        return tuple(name.strip().lower() for name in (*self.hosts.split(","), self.host) if name.strip())
+        """Those of `hosts`, this machine's own, by which the commands come, and the address listened on."""
+        listened = f"[{self.host}]" if ":" in self.host else self.host
+        names = (*self.hosts.split(","), *OWN_NAMES, listened)
+        return tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+
+    @property
+    def places_per_key(self) -> int:
+        """Requests that one key may have open: a quarter of `concurrency` is always left to the others."""
+        return max(1, self.concurrency * 3 // 4)
 
     @property
     def engine(self) -> EngineSettings:
@@ -115,10 +126,19 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     for name, value in environ.items():
         if name in known:
             chosen[known[name].name] = _read(name, known[name], value)
+            if known[name].name == "node_url":
+                _check_url(name, value)
         elif name.startswith(PREFIX) and not name.startswith(OTHERS):
             near = difflib.get_close_matches(name, known, 1)
             raise SettingsError(f"{name}: no such setting; " + (f"did you mean {near[0]}?" if near else "unset it"))
     return Settings(**chosen)
+
+
+def _check_url(name: str, value: str) -> None:
+    try:
+        check_node_url(value.strip())
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 def describe() -> tuple[Setting, ...]:

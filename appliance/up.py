@@ -147,19 +147,19 @@ def _environment(settings: Settings) -> dict[str, str]:
     chosen.setdefault("NUKKAD_NODE_STATE", str(settings.state.parent / "node"))
     chosen.setdefault("NUKKAD_NODE_HOST", "127.0.0.1")
     chosen.setdefault("NUKKAD_NODE_PORT", "8471")
+    if not re.fullmatch(r"[0-9]{1,5}", chosen["NUKKAD_NODE_PORT"]):
+        raise UpError(f"NUKKAD_NODE_PORT: {chosen['NUKKAD_NODE_PORT']!r} is not a port")
     chosen["NUKKAD_NODE_URL"] = _node_url(chosen)
     chosen["NUKKAD_STATE"] = str(settings.state)
     return chosen
 
 
 def _node_url(environment: dict[str, str]) -> str:
-    return f"http://{environment['NUKKAD_NODE_HOST']}:{environment['NUKKAD_NODE_PORT']}"
+    return local_url(environment["NUKKAD_NODE_HOST"], int(environment["NUKKAD_NODE_PORT"]))
 
 
 def _check_node_port(environment: dict[str, str]) -> None:
     host, port = environment["NUKKAD_NODE_HOST"], environment["NUKKAD_NODE_PORT"]
-    if not re.fullmatch(r"[0-9]{1,5}", port):
-        raise UpError(f"NUKKAD_NODE_PORT: {port!r} is not a port")
     try:
         address.check(host, int(port))
     except address.AddressError:

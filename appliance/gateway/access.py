@@ -1,6 +1,7 @@
 """Who may use a route: callers by key, the operator by the admin token, browsers under the names the box answers to."""
 
 import hmac
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends
@@ -13,12 +14,13 @@ from appliance.store.keys import Key
 TheBox = Annotated[Box, Depends(the_box)]
 
 
-def the_key(request: Request, box: TheBox) -> Key:
-    """The caller's key, from `Authorization: Bearer nk_…`. Raises Unauthorized."""
+async def the_key(request: Request, box: TheBox) -> AsyncIterator[Key]:
+    """The caller's key, from `Authorization: Bearer nk_…`. Raises Unauthorized, TooManyCalls."""
     key = box.keys.find(_bearer(request))
     if key is None:
         raise Unauthorized("this API key opens nothing here (unknown or revoked): `nukkad keys create NAME` makes one")
-    return key
+    with box.running.hold_place(key.id):
+        yield key
 
 
 def the_operator(request: Request, box: TheBox) -> None:

@@ -1,6 +1,7 @@
 """Billable calls that are being worked on: found by their request id, so that they can be cancelled or waited for."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,26 @@ class Call:
 
 
 class Running:
-    def __init__(self, per_key: int) -> None:
+    """`per_key` bounds the billable calls of a key, `places_per_key` its requests of any kind."""
+
+    def __init__(self, per_key: int, places_per_key: int) -> None:
         self._per_key = per_key
+        self._places_per_key = places_per_key
+        self._places: Counter[int] = Counter()
         self._calls: dict[UUID, Call] = {}
+
+    @contextmanager
+    def hold_place(self, key_id: int) -> Iterator[None]:
+        """From before a body is read, so that slow bodies of one key leave room for others. Raises TooManyCalls."""
+        if self._places[key_id] >= self._places_per_key:
+            raise TooManyCalls(f"this key has {self._places_per_key} requests open: wait for one of them to end")
+        self._places[key_id] += 1
+        try:
+            yield
+        finally:
+            self._places[key_id] -= 1
+            if not self._places[key_id]:
+                del self._places[key_id]
 
     @contextmanager
     def enter(self, key_id: int, request_id: UUID) -> Iterator[Call]:

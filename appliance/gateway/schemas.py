@@ -10,14 +10,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.requests import Request
 
 from appliance.gateway.errors import BadRequest, NotJson
+from appliance.text.marks import check_marks
 
 TEXTS_MAX = 2048
 MESSAGES_MAX = 1024
 STOPS_MAX = 4
+PARTS_MAX = 64
+FAULTS_MAX = 1000  # of one body: more are not worth the memory it takes to list them
 SHOWN_MAX = 200  # characters of an error message taken from validation
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Text = Annotated[str, Field(min_length=1)]
+Content = Annotated[str, AfterValidator(check_marks)]
+Text = Annotated[Content, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(min_length=1, max_length=STOPS_MAX)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -43,12 +47,12 @@ class Strict(BaseModel):
 
 class TextPart(Strict):
     type: Literal["text"]
-    text: str
+    text: Content
 
 
 class ChatMessage(Strict):
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Content | Annotated[list[TextPart], Field(max_length=PARTS_MAX)]
 
     @property
     def text(self) -> str:
@@ -173,6 +177,8 @@ def parse(data: bytes, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate_json(data)
     except ValidationError as error:
+        if error.error_count() > FAULTS_MAX:
+            raise BadRequest(f"the body has {error.error_count()} faults: docs/api.md tells what this route takes")
         found = error.errors(include_url=False, include_input=False, include_context=False)
     field = _field(found[0]["loc"])
     if found[0]["type"] == "json_invalid":

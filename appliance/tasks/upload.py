@@ -5,16 +5,18 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.store.collections import ENTRIES_MAX, Entry
+from appliance.text.marks import check_marks
 
 COLUMNS = ("id", "question", "answer", "tags", "language")
 NEEDED = COLUMNS[:3]
 TAGS_MAX = 16
 
+Text = Annotated[str, AfterValidator(check_marks)]
 EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
+Tag = Annotated[Text, Field(min_length=1, max_length=64)]
 
 
 class UploadRefused(Exception):
@@ -31,8 +33,8 @@ class UploadedEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     id: EntryId
-    question: Annotated[str, Field(min_length=1, max_length=500)]
-    answer: Annotated[str, Field(min_length=1, max_length=4000)]
+    question: Annotated[Text, Field(min_length=1, max_length=500)]
+    answer: Annotated[Text, Field(min_length=1, max_length=4000)]
     tags: Annotated[list[Tag], Field(max_length=TAGS_MAX)] = []
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
 

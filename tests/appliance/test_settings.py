@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.settings import SettingsError, describe, from_env
+from appliance.settings import OWN_NAMES, SettingsError, describe, from_env
 
 
 def test_an_empty_environment_gives_the_defaults_that_are_described() -> None:
@@ -19,7 +19,8 @@ def test_every_setting_is_read() -> None:
     assert settings.state == Path("/var/lib/nukkad")
     assert settings.store == Path("/var/lib/nukkad/store")
     assert settings.port == 9000
-    assert settings.host_names == ("a.local", "b:1", settings.host)
+    assert settings.host_names == ("a.local", "b:1", *OWN_NAMES)
+    assert from_env({"NUKKAD_HOST": "fd00::7"}).host_names == (*OWN_NAMES, "[fd00::7]")
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "-1", "1.5", "x", "९०००", "9" * 5000, "1e3", "0x50"])

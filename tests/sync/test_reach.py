@@ -2,7 +2,7 @@
 
 import pytest
 
-from sync.reach import local_url
+from sync.reach import check_node_url, local_url
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,28 @@ from sync.reach import local_url
 )
 def test_an_address_becomes_a_url(host: str, url: str) -> None:
     assert local_url(host, 80) == url
+
+
+@pytest.mark.parametrize(
+    "url", ["https://billing.example.in", "http://127.0.0.1:8471", "http://[::1]:8471", "https://n:1/x"]
+)
+def test_a_box_may_trust_tls_and_its_own_machine(url: str) -> None:
+    check_node_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.5:8471",
+        "billing.example.in",
+        "ftp://127.0.0.1",
+        "https://",
+        "http://[::1",
+        "https://a:x",
+        "",
+        "https://u@a",
+    ],
+)
+def test_it_trusts_nothing_else(url: str) -> None:
+    with pytest.raises(ValueError, match="no node's address"):
+        check_node_url(url)

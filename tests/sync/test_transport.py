@@ -55,6 +55,8 @@ async def test_a_gap_carries_the_nodes_head() -> None:
     ("answer", "error"),
     [
         (refusal(422, "fork"), Conflict),
+        (refusal(422, "device_frozen"), Conflict),
+        (refusal(422, "unknown_price_book"), Refused),
         (refusal(401, "unauthorized"), Refused),
         (refusal(400), Refused),
         (refusal(429), Unreachable),
@@ -158,5 +160,5 @@ async def test_half_a_top_up_is_none(answer: object) -> None:
 
 @pytest.mark.parametrize("url", ["http://node.example", "ftp://node.example", "node.example", ""])
 def test_a_line_that_strangers_can_read_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="must begin with https://"):
+    with pytest.raises(ValueError, match="no node's address"):
         HttpNode(url, httpx.AsyncClient(), IDENTITY, HeldClock())

@@ -93,7 +93,25 @@ def cases() -> list[Case]:
         for path in ("/v1/usage?days=0", "/v1/usage?days=x", "/v1/usage?days=9999999999", "/v1/usage/requests/x")
     ]
     made += search_cases()
+    made += heaps()
     made += [Case("/v1/requests/%00/cancel", b""), Case("/v1/requests/" + "9" * 3000 + "/cancel", b"")]
+    return made
+
+
+def heaps() -> list[Case]:
+    """Small to send, costly to work on."""
+    marks = "a" + "\u0301" * 200_000 + "\u0323" * 200_000
+    chat, search, faq = "/v1/chat/completions", "/v1/tasks/search", "/v1/collections/faq"
+    made = [
+        case_of(chat, {**CHAT, "messages": [{"role": "user", "content": parts}]}) for parts in ([1] * 500_000, marks)
+    ]
+    made += [case_of(chat, {**CHAT, "messages": [{}] * 1000})]
+    made += [case_of(chat, {**CHAT, **{f"x{number}": 1 for number in range(100_000)}})]
+    made += [case_of("/v1/completions", {**COMPLETION, "prompt": marks})]
+    made += [case_of("/v1/embeddings", {**EMBEDDING, "input": texts}) for texts in (marks, ["a", marks])]
+    made += [case_of(search, {"collection": "faq", "query": "a" + "\u0301" * 1000})]
+    entry = {"id": "a", "question": "a" + "\u0301" * 400, "answer": "x"}
+    made += [put_of(faq, {"entries": [entry]})]
     return made
 
 
