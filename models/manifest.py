@@ -96,7 +96,6 @@ class Manifest(_Frozen):
     default_lane: LaneName
     tokenizer: FileName  # a Hugging Face tokenizer.json
     bos_token_id: TokenId | None = None
-    rope_theta: FiniteFloat | None = None
     chat: Chat | None = None
     embedding: Embedding | None = None
     self_test: tuple[SelfTest, ...] = Field(min_length=1, max_length=16)
@@ -153,16 +152,20 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def list_faults(error: ValidationError) -> str:
+    """Every field at fault and why, in one line."""
+    return "; ".join(
+        ": ".join(part for part in (".".join(str(step) for step in fault["loc"]), fault["msg"]) if part)
+        for fault in error.errors(include_url=False, include_input=False)
+    )
+
+
 def decode_manifest(data: bytes) -> Manifest:
     """Raises InvalidManifest listing every field at fault and why."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        faults = [
-            ": ".join(part for part in (".".join(str(step) for step in fault["loc"]), fault["msg"]) if part)
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise InvalidManifest(f"{MANIFEST_FILE}: {'; '.join(faults)}") from error
+        raise InvalidManifest(f"{MANIFEST_FILE}: {list_faults(error)}") from error
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfTest, write_manifest
+from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfTest, list_faults, write_manifest
 from quantize.card import print_card, write_card
 from quantize.gate import Score, judge, score_decoder, score_encoder
 from quantize.graphs.bert import build_bert
-from quantize.graphs.llama import build_llama, head_size, rope_theta
+from quantize.graphs.llama import build_llama, head_size
 from quantize.graphs.parts import Graph, WeightsFile
 from quantize.lower import LOWERINGS, Lowering
 from quantize.progress import Progress, ignore_progress
 from quantize.recipe import Recipe, RecipeError
 from quantize.running import Decoder, Encoder
-from quantize.sources.checkpoint import Checkpoint
+from quantize.sources.checkpoint import Checkpoint, SourceError
 from quantize.sources.read import Sources, read_source
 from quantize.texts import read_texts
 
@@ -62,20 +63,20 @@ class _Workshop:
 
     def make(self, sources: Sources) -> None:
         recipe, texts = self.recipe, read_texts()
-        document = plain_tokenizer(self.checkpoint.tokenizer)
-        (self.folder / TOKENIZER_FILE).write_text(document, encoding="utf-8")
-        tokenizer = Tokenizer.from_str(document)
+        tokenizer = self._tokenizer()
         # What can be refused is refused before the minutes of lowering and measuring.
-        self._check_context()
+        self._check_sizes()
         if not set(recipe.languages) & set(texts):
             raise RecipeError(f"languages: none of them has texts to measure on; there are {', '.join(texts)}")
         chat = self._chat(tokenizer)
+        self._describe(chat, self._self_tests_to_be(), sources)
+        prompts = self._prompts(tokenizer)
         (self.folder / "LICENSE").write_text(_licence(recipe), encoding="utf-8")
         graphs = self._lower()
         scores = self._measure(graphs, tokenizer, texts)
         verdicts = judge(scores, recipe.lanes)
         sizes: dict[str, int] = {lane: self._size(lane) for lane in recipe.shipped}
-        manifest = self._describe(chat, self._self_tests(tokenizer, graphs[recipe.default_lane]), sources)
+        manifest = self._describe(chat, self._self_tests(prompts, graphs[recipe.default_lane]), sources)
         card = write_card(
             recipe,
             sources=sources,
@@ -116,20 +117,67 @@ class _Workshop:
         if self.recipe.family == "encoder":
             assert self.recipe.embedding is not None
             prefix = self.recipe.embedding.passage_prefix
-            lines = [tokenizer.encode(prefix + line).ids for lines in texts.values() for line in lines]
+            lines = [self._encode(tokenizer, prefix + line) for lines in texts.values() for line in lines]
             return dict(score_encoder(graphs, lines, self.threads, self.progress))
-        ids = {language: tokenizer.encode("\n".join(lines)).ids for language, lines in texts.items()}
+        ids = {language: self._encode(tokenizer, "\n".join(lines)) for language, lines in texts.items()}
         claimed = [language for language in self.recipe.languages if language in texts]
-        return dict(score_decoder(graphs, self._geometry(), ids, claimed, threads=self.threads, progress=self.progress))
+        return dict(
+            score_decoder(
+                graphs,
+                self._geometry(),
+                ids,
+                claimed,
+                start=self._start(),
+                threads=self.threads,
+                progress=self.progress,
+            )
+        )
 
-    def _check_context(self) -> None:
+    def _tokenizer(self) -> Tokenizer:
+        """Writes the package's tokenizer and opens it as the engine does: a text never holds control tokens."""
+        try:
+            document = plain_tokenizer(self.checkpoint.tokenizer)
+            tokenizer = Tokenizer.from_str(document)
+        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+            raise SourceError(f"{TOKENIZER_FILE}: not a tokenizer ({error})") from None
+        (self.folder / TOKENIZER_FILE).write_text(document, encoding="utf-8")
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    def _encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        """As the engine does: an encoder's tokenizer frames the text, a decoder's adds nothing (see `_start`)."""
+        return tokenizer.encode(text, add_special_tokens=self.recipe.family == "encoder").ids
+
+    def _start(self) -> list[int]:
+        """What stands before every text that a decoder is given."""
+        bos = self._bos()
+        return [] if bos is None else [bos]
+
+    def _bos(self) -> int | None:
+        if not self.recipe.prepend_bos:
+            return None
+        bos: int | None = self.checkpoint.config.get("bos_token_id")
+        if bos is None:
+            raise RecipeError("prepend_bos: the source's config has no bos_token_id")
+        return bos
+
+    def _check_sizes(self) -> None:
         asked, positions = self.recipe.context_tokens, self.checkpoint.setting("max_position_embeddings")
         if asked > positions:
             raise RecipeError(f"context_tokens: {asked}, but the model has only {positions} positions")
+        embedding, hidden = self.recipe.embedding, self.checkpoint.setting("hidden_size")
+        if embedding is not None and embedding.dim != hidden:
+            raise RecipeError(f"embedding.dim: {embedding.dim}, but the model's vectors have {hidden} numbers")
 
     def _describe(self, chat: Chat | None, self_tests: tuple[SelfTest, ...], sources: Sources) -> Manifest:
-        recipe, config = self.recipe, self.checkpoint.config
-        decoder = recipe.family == "decoder"
+        """Raises RecipeError by field."""
+        try:
+            return self._manifest(chat, self_tests, sources)
+        except ValidationError as error:
+            raise RecipeError(list_faults(error)) from None
+
+    def _manifest(self, chat: Chat | None, self_tests: tuple[SelfTest, ...], sources: Sources) -> Manifest:
+        recipe = self.recipe
         return Manifest(
             name=recipe.name,
             version=recipe.version,
@@ -143,8 +191,7 @@ class _Workshop:
             lanes={lane: Lane(graph=f"model.{lane}.onnx", weights=self._weights(lane)) for lane in recipe.shipped},
             default_lane=recipe.default_lane,
             tokenizer=TOKENIZER_FILE,
-            bos_token_id=config.get("bos_token_id") if recipe.prepend_bos else None,
-            rope_theta=rope_theta(self.checkpoint) if decoder else None,
+            bos_token_id=self._bos(),
             chat=chat,
             embedding=recipe.embedding,
             self_test=self_tests,
@@ -173,11 +220,31 @@ class _Workshop:
         if self.checkpoint.chat_template is None:
             raise RecipeError('tasks: "chat" needs a chat template, and the source has none')
         stops = tuple(_token_id(tokenizer, name) for name in self.recipe.chat.stop_tokens)
-        return Chat(template=self.checkpoint.chat_template, stop_token_ids=stops)
+        try:
+            return Chat(template=self.checkpoint.chat_template, stop_token_ids=stops)
+        except ValidationError as error:
+            raise RecipeError(f"chat: {list_faults(error)}") from None
 
-    def _self_tests(self, tokenizer: Tokenizer, graph: Path) -> tuple[SelfTest, ...]:
+    def _prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """The self-tests' texts as the engine will read them."""
+        room = self.recipe.context_tokens
+        if self.recipe.family == "decoder":
+            room = min(room - 1, _SELF_TEST_CAPACITY - SELF_TEST_TOKENS)
+        prompts = [self._start() + self._encode(tokenizer, text) for text in self.recipe.self_test]
+        for place, prompt in enumerate(prompts):
+            if not 1 <= len(prompt) <= room:
+                raise RecipeError(f"self_test.{place}: {len(prompt)} tokens, where 1 to {room} can be tested with")
+        return prompts
+
+    def _self_tests_to_be(self) -> tuple[SelfTest, ...]:
+        """With answers of the right form, for a manifest whose other fields are to be checked."""
+        if self.recipe.embedding is not None:
+            vector = (0.0,) * self.recipe.embedding.dim
+            return tuple(SelfTest(text=text, vector=vector) for text in self.recipe.self_test)
+        return tuple(SelfTest(text=text, tokens=(0,)) for text in self.recipe.self_test)
+
+    def _self_tests(self, prompts: list[list[int]], graph: Path) -> tuple[SelfTest, ...]:
         self.progress("self-test", 0.0)
-        prompts = [tokenizer.encode(text).ids for text in self.recipe.self_test]
         if self.recipe.family == "encoder":
             vectors = Encoder(graph, self.threads).embed(prompts)
             tests = [

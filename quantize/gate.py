@@ -21,7 +21,7 @@ class DecoderScore:
     """One lane on texts of several languages.
 
     `perplexity` per language; `agreement`: share of places where the most likely next token is full precision's;
-    `rise`: perplexity over full precision's, minus 1. Both of the last are over the languages the recipe claims.
+    `rise`: perplexity over full precision's, minus 1. Of both, the worst of the languages that the recipe claims.
     """
 
     perplexity: Mapping[str, float]
@@ -70,14 +70,17 @@ def score_decoder(
     texts: Mapping[str, Ids],
     claimed: Sequence[str],
     *,
+    start: Ids = (),
     threads: int,
     progress: Progress,
 ) -> dict[str, DecoderScore]:
-    """Scores of every lane; `graphs` names "fp32" first. Claimed languages are read whole, others one window each."""
+    """Scores of every lane; `graphs` names "fp32" first. Claimed languages are read whole, others one window each.
+
+    Every window begins with `start`, as every text does that the model is given.
+    """
+    width = WINDOW_TOKENS - len(start)
     windows = {
-        language: [
-            ids[at : at + WINDOW_TOKENS] for at in range(0, len(ids) if language in claimed else 1, WINDOW_TOKENS)
-        ]
+        language: [[*start, *ids[at : at + width]] for at in range(0, len(ids) if language in claimed else 1, width)]
         for language, ids in texts.items()
     }
     scores: dict[str, DecoderScore] = {}
@@ -150,12 +153,14 @@ def _read(decoder: Decoder, windows: Sequence[Ids]) -> _Reading:
 
 
 def _compare(readings: Mapping[str, _Reading], full: Mapping[str, _Reading], claimed: Sequence[str]) -> DecoderScore:
-    def surprise(by_language: Mapping[str, _Reading]) -> float:
-        return float(np.concatenate([by_language[language].surprise for language in claimed]).mean())
+    def rise(language: str) -> float:
+        return float(np.exp(readings[language].surprise.mean() - full[language].surprise.mean())) - 1
 
-    agreed = np.concatenate([readings[language].expected == full[language].expected for language in claimed])
+    def agreement(language: str) -> float:
+        return float((readings[language].expected == full[language].expected).mean())
+
     return DecoderScore(
         perplexity={language: float(np.exp(reading.surprise.mean())) for language, reading in readings.items()},
-        agreement=float(agreed.mean()),
-        rise=float(np.exp(surprise(readings) - surprise(full))) - 1,
+        agreement=min(map(agreement, claimed)),
+        rise=max(map(rise, claimed)),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from models.manifest import Embedding, Language, Line, PackageName, Task, Version
+from models.manifest import Embedding, Language, Line, PackageName, Task, Version, list_faults
 from quantize.sources.wheel import Wheel
 
 Family = Literal["decoder", "encoder"]
@@ -78,7 +78,7 @@ class LaneRule(_Frozen):
     """What a lane must reach to be packaged; with `shipped = false` it is only measured, for the card.
 
     agreement: share of places where the lane's most likely next token is full precision's. perplexity rise: 0.02 is
-    2 %. cosine: the least over all texts.
+    2 %. Both are those of the recipe's language that loses most. cosine: the least over the texts of all languages.
     """
 
     shipped: bool = True
@@ -128,6 +128,8 @@ class Recipe(_Frozen):
             raise ValueError("embedding: give it for an encoder and only for one")
         if ("chat" in self.tasks) != (self.chat is not None):
             raise ValueError('chat: give it exactly when tasks has "chat"')
+        if self.prepend_bos and self.family == "encoder":
+            raise ValueError("prepend_bos: has no meaning for an encoder, whose tokenizer frames a text by itself")
         return self
 
     @property
@@ -147,11 +149,7 @@ def read_recipe(path: Path) -> Recipe:
         # Through JSON, because strict validation takes lists for tuples only there. TOML's dates have no place here.
         recipe = Recipe.model_validate_json(json.dumps(document, default=str))
     except ValidationError as error:
-        faults = [
-            ": ".join(part for part in (".".join(str(step) for step in fault["loc"]), fault["msg"]) if part)
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise RecipeError(f"{path}: {'; '.join(faults)}") from None
+        raise RecipeError(f"{path}: {list_faults(error)}") from None
     return recipe.model_copy(update={"home": path.parent.resolve()})
 
 

@@ -1,11 +1,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
+from appliance.engine.served import load
+from appliance.engine.settings import EngineSettings
+from appliance.engine.tokens import Tokenizers
 from models.layout import media_type
 from models.manifest import read_manifest
 from quantize.build import build, plain_tokenizer
@@ -24,13 +29,14 @@ from tests.quantize.tiny import (
     write_safetensors,
 )
 
+PAD = 257
+
 
 def test_a_decoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
     recipe = read_recipe(write_recipe(DECODER_RECIPE, tiny_llama(), tmp_path))
     folder = build(recipe, tmp_path / "out", tmp_path / "cache")
     manifest = read_manifest(folder)
     assert set(manifest.lanes) == {"q8", "int8"}
-    assert manifest.rope_theta == 10000.0
     assert manifest.chat is not None
     assert manifest.chat.stop_token_ids == (256,)
     assert manifest.bos_token_id is None
@@ -129,14 +135,61 @@ def test_a_package_is_replaced_and_anything_else_refused(tmp_path: Path) -> None
         ('stop_tokens = ["<end>"]', 'stop_tokens = ["<finis>"]', "stop_tokens"),
         ('languages = ["en", "hi"]', 'languages = ["de"]', "languages"),
         ('licence = "Apache-2.0"', 'licence = "Beerware"', "licence"),
+        ("context_tokens = 512", "context_tokens = 512\nprepend_bos = true", "prepend_bos"),
+        ('["chat", "completion"]', '["chat", "embedding"]', "tasks"),
+        ('self_test = ["The shop opens"]', f"self_test = {['a'] * 17}", "self_test"),
+        ('self_test = ["The shop opens"]', f'self_test = ["a", "{"b" * 512}"]', r"self_test\.1"),
     ],
 )
 def test_a_recipe_that_does_not_fit_its_weights_is_refused_by_field(
-    old: str, new: str, field: str, tmp_path: Path
+    old: str, new: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("quantize.build.LOWERINGS", {})  # It is refused before anything is lowered.
     recipe = read_recipe(write_recipe(DECODER_RECIPE.replace(old, new), tiny_llama(), tmp_path))
     with pytest.raises(RecipeError, match=field):
         build(recipe, tmp_path / "out", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [("dim = 64", "dim = 32", r"embedding\.dim"), ('tasks = ["embedding"]', 'tasks = ["search"]', "tasks")],
+)
+def test_an_encoder_s_recipe_that_does_not_fit_is_refused_by_field(
+    old: str, new: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantize.build.LOWERINGS", {})
+    recipe = read_recipe(write_recipe(ENCODER_RECIPE.replace(old, new), tiny_bert(), tmp_path))
+    with pytest.raises(RecipeError, match=field):
+        build(recipe, tmp_path / "out", tmp_path / "cache")
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(ENCODER_RECIPE, replace(tiny_bert(), tokenizer="{}"), tmp_path))
+    with pytest.raises(SourceError, match=r"tokenizer\.json"):
+        build(recipe, tmp_path / "out", tmp_path / "cache")
+
+
+def starting_with_pad(document: str) -> str:
+    """The tokenizer, adding <pad> before a text where special tokens are asked for, as Llama's adds its first token."""
+    tokenizer = Tokenizer.from_str(document)
+    tokenizer.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", PAD)])
+    return tokenizer.to_str()
+
+
+@pytest.mark.parametrize("prepends", [True, False])
+@pytest.mark.parametrize("adds", [True, False])
+def test_the_engine_reads_a_self_test_as_the_build_did(adds: bool, prepends: bool, tmp_path: Path) -> None:
+    """With a first token of the manifest's and of the tokenizer's, or without; and control tokens are only text."""
+    checkpoint = tiny_llama(bos_token_id=PAD)
+    if adds:
+        checkpoint = replace(checkpoint, tokenizer=starting_with_pad(checkpoint.tokenizer))
+    tests = ["The shop opens", "a", "Rice", "tea<end>", "<pad>milk", "दुकान"]
+    text = DECODER_RECIPE.replace('["The shop opens"]', json.dumps(tests, ensure_ascii=False))
+    text = text.replace("context_tokens = 512", f"context_tokens = 512\nprepend_bos = {str(prepends).lower()}")
+    folder = build(read_recipe(write_recipe(text, checkpoint, tmp_path)), tmp_path / "out", tmp_path / "cache")
+    manifest = read_manifest(folder)
+    assert manifest.bos_token_id == (PAD if prepends else None)
+    load(SimpleNamespace(manifest=manifest, digest=bytes(32), folder=folder), EngineSettings(threads=1), Tokenizers())
 
 
 def test_chat_needs_a_template(tmp_path: Path) -> None:

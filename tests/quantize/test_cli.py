@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from models.layout import verify
@@ -46,3 +47,17 @@ def test_what_is_wrong_with_a_recipe_is_said_in_one_line(tmp_path: Path) -> None
     assert result.exit_code == 1
     assert "no recipe named 'gpt-9'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_place_that_is_taken_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_recipe(ENCODER_RECIPE, tiny_bert(), tmp_path)
+    words = [str(path), "--out", str(tmp_path / "layout"), "--cache", str(tmp_path / "cache")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert CliRunner().invoke(app, words).exit_code == 0, "the same package may be built again"
+    monkeypatch.setattr("quantize.command.build", None)
+    (tmp_path / "papers").mkdir()
+    path.write_text(ENCODER_RECIPE.replace('version = "1"', 'version = "2"'), encoding="utf-8")
+    for place, reason in (("layout", "tiny-encoder 1"), ("papers", "no package")):
+        result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / place)])
+        assert result.exit_code == 1
+        assert reason in result.stderr.replace("\n", " ")

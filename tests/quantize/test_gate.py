@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from quantize.graphs.bert import build_bert
 from quantize.graphs.llama import build_llama
 from quantize.progress import ignore_progress
 from quantize.recipe import LaneRule
+from quantize.sources.checkpoint import dense
 from tests.quantize.graphs import geometry_of, open_decoder, write_lane
 from tests.quantize.tiny import tiny_bert, tiny_llama
 
@@ -36,6 +38,40 @@ def test_perplexity_is_the_exponential_of_the_mean_surprise(tmp_path: Path) -> N
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = np.exp(-np.log(chances[np.arange(39), ids[1:]]).mean())
     assert scores["fp32"].perplexity["en"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_language_that_loses_most_counts(tmp_path: Path) -> None:
+    """The other lane knows English bytes as full precision does and has lost the rest of the vocabulary."""
+    checkpoint = tiny_llama()
+    table = np.array(dense(checkpoint.tensors["model.embed_tokens.weight"]))
+    table[128:] = 0
+    other = replace(checkpoint, tensors={**checkpoint.tensors, "model.embed_tokens.weight": table})
+    graphs = {"fp32": write_lane(tmp_path, checkpoint, "fp32", build_llama)}
+    graphs["q8"] = write_lane(tmp_path / "other", other, "fp32", build_llama)
+    texts = {"en": [*range(128)] * 8, "hi": [*range(128, 256)]}
+
+    def score(*claimed: str) -> DecoderScore:
+        geometry = geometry_of(checkpoint)
+        return score_decoder(graphs, geometry, texts, claimed, threads=1, progress=ignore_progress)["q8"]
+
+    english, hindi, both = score("en"), score("hi"), score("en", "hi")
+    assert english.agreement > hindi.agreement
+    assert both.agreement == hindi.agreement
+    assert both.rise == max(english.rise, hindi.rise)
+
+
+def test_every_window_begins_as_the_model_s_texts_do(tmp_path: Path) -> None:
+    checkpoint, ids = tiny_llama(), list(range(200))
+    path = write_lane(tmp_path, checkpoint, "fp32", build_llama)
+    scores = score_decoder(
+        {"fp32": path}, geometry_of(checkpoint), {"en": ids}, ["en"], start=[257], threads=1, progress=ignore_progress
+    )
+    decoder, surprise = open_decoder(tmp_path, checkpoint, "fp32", rows=1), []
+    for window in ([257, *ids[:127]], [257, *ids[127:]]):
+        decoder.reset()
+        logits = decoder.step([window], every=True)[:-1].astype(np.float64)
+        surprise.append(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), window[1:]])
+    assert scores["fp32"].perplexity["en"] == pytest.approx(np.exp(np.concatenate(surprise).mean()), rel=1e-5)
 
 
 def test_an_encoder_s_lane_is_scored_by_cosine(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_relative_paths_start_where_the_recipe_lies(tmp_path: Path) -> None:
         (DECODER_RECIPE, "[lanes.q4]", "[lanes.q2]", r"lanes\.q2"),
         (DECODER_RECIPE, 'chat = { stop_tokens = ["<end>"] }', "", "chat"),
         (ENCODER_RECIPE, "cosine_min = 0.95", "", r"lanes\.int8\.cosine_min"),
+        (ENCODER_RECIPE, 'version = "1"', 'version = "1"\nprepend_bos = true', "prepend_bos"),
         (ENCODER_RECIPE, 'languages = ["ta"]', 'languages = ["Tamil"]', "languages"),
         (ENCODER_RECIPE, 'not_good_at = ["everything: its weights are random"]', "", "not_good_at"),
     ],
