@@ -23,7 +23,7 @@ from appliance.settings import Settings, from_env
 from appliance.store.database import DatabaseError, open_database
 from appliance.store.keys import KeyRefused, Keys
 from models.errors import PackageError
-from models.store import Installed, Store
+from models.store import Store
 from sync.clock import SystemClock
 from sync.errors import IdentityError, LedgerError, NodeError
 from sync.rupees import parse_rupees
@@ -149,7 +149,7 @@ def install_model(path: Path, as_json: AsJson = False) -> None:
 @models_app.command("activate")
 def activate_model(name: str, digest: str, as_json: AsJson = False) -> None:
     """Let an installed package serve under its name; the first digits of its digest are enough."""
-    _serve_package("activate", name, _installed(digest, name).digest, as_json)
+    _serve_package("activate", name, _digest(digest, name), as_json)
 
 
 @models_app.command("rollback")
@@ -171,10 +171,9 @@ def deactivate_model(name: str, as_json: AsJson = False) -> None:
 @models_app.command("remove")
 def remove_model(digest: str, as_json: AsJson = False) -> None:
     """Delete an installed package that does not serve; the first digits of its digest are enough."""
-    package = _installed(digest)
-    _store().remove(package.digest)
-    answer = {"name": package.name, "version": package.manifest.version, "digest": package.digest.hex()}
-    _print(as_json, answer, lambda console, shown: console.print(f"{shown['name']} {shown['version']} is removed."))
+    found = _digest(digest)
+    _store().remove(found)
+    _print(as_json, {"digest": found.hex()}, lambda console, shown: console.print(f"{shown['digest']} is removed."))
 
 
 def build_app() -> typer.Typer:
@@ -225,14 +224,14 @@ def _with_keys(work: Callable[[Keys], Any]) -> Any:
         database.close()
 
 
-def _installed(digest: str, name: str | None = None) -> Installed:
-    """The one installed package whose digest begins so. Raises AdminError."""
+def _digest(digest: str, name: str | None = None) -> bytes:
+    """The one in the store that begins so: of a package of that name, or of any, damaged or not. Raises AdminError."""
     begins = digest.removeprefix("sha256:").lower()
-    found = [
-        package
-        for package in _store().installed()
-        if package.digest.hex().startswith(begins) and name in (None, package.name)
-    ]
+    installed, damaged = _store().installed()
+    known = [package.digest for package in installed if name in (None, package.name)]
+    if name is None:
+        known += [package.digest for package in damaged]
+    found = [one for one in known if one.hex().startswith(begins)]
     if not begins or len(found) != 1:
         of = f" of {name}" if name else ""
         raise AdminError(f"{len(found)} packages{of} begin with {digest!r}: `nukkad models list` shows them")
@@ -247,8 +246,11 @@ def _serve_package(verb: str, name: str, digest: bytes | None, as_json: bool) ->
         answer = Admin(settings.state).post(f"/models/{verb}", body)
     else:
         store = _store()
-        package: Installed = store.roll_back(name) if digest is None else store.activate(name, digest)
-        answer = {"name": package.name, "digest": package.digest.hex()}
+        if digest is None:
+            store.roll_back(name)
+        else:
+            store.activate(name, digest)
+        answer = {"name": name, "digest": store.serving(name).hex()}
     _print(as_json, answer, lambda console, shown: console.print(f"{shown['name']} {shown['digest'][:12]} serves."))
 
 

@@ -62,7 +62,7 @@ def models(console: Console, answer: dict[str, Any]) -> None:
     table = _table("name", "version", "digest", "tasks", "licence", "")
     for package in answer["models"]:
         if "damaged" in package:
-            table.add_row(package["name"], "", "", "", "", package["damaged"])
+            table.add_row(package["name"], "", package.get("digest", "")[:12], "", "", package["damaged"])
             continue
         serves = "serves" if package["active"] else ""
         tasks = ", ".join(package["tasks"])

@@ -123,12 +123,12 @@ def read_package(source: LayoutSource) -> Package:
     return Package(sha256(data).digest(), manifest, MappingProxyType(files), data)
 
 
-def unpack(source: LayoutSource, folder: Path, progress: Progress = ignore_progress) -> Package:
+def unpack(source: LayoutSource, package: Package, folder: Path, progress: Progress = ignore_progress) -> None:
     """Write a layout's files, flat and read-only, into a new folder; size and digest are checked while they stream.
 
+    `package` is what `read_package` gave: the layout's documents are not read again, for they may have changed since.
     On any error the folder may hold some files and must be thrown away.
     """
-    package = read_package(source)
     folder.mkdir()
     for name, blob in package.files.items():
         with source.open(_blob_path(blob)) as stream, (folder / name).open("xb") as target:
@@ -136,17 +136,6 @@ def unpack(source: LayoutSource, folder: Path, progress: Progress = ignore_progr
             flush_file(target)
             os.fchmod(target.fileno(), 0o444)
     flush_folder(folder)
-    return package
-
-
-def verify(path: Path, progress: Progress = ignore_progress) -> Package:
-    """Check every document, size and digest of a layout without writing anything."""
-    with open_source(path) as source:
-        package = read_package(source)
-        for name, blob in package.files.items():
-            with source.open(_blob_path(blob)) as stream:
-                copy_checked(stream, name, blob.size, blob.hex, progress=progress)
-    return package
 
 
 def check_image(data: bytes, digest: bytes) -> Mapping[str, Descriptor]:
@@ -260,4 +249,4 @@ def _write_tar(layout: Path, out: Path) -> None:
         flush_file(file)
 
 
-__all__ = ["Package", "check_image", "media_type", "open_source", "pack", "read_package", "unpack", "verify"]
+__all__ = ["Package", "check_image", "media_type", "open_source", "pack", "read_package", "unpack"]

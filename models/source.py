@@ -1,9 +1,12 @@
 """Where a layout is read from: a folder, or the same folder as one .tar on a stick. Both give plain byte streams."""
 
+import os
 import re
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -75,8 +78,8 @@ class TarSource:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[LayoutSource]:
-    """The layout at `path`: a folder, or a file taken for an uncompressed tar."""
-    if path.is_dir():
+    """The layout at `path`: a folder, or a file taken for an uncompressed tar. Raises InvalidLayout."""
+    if _is_folder(path):
         yield FolderSource(path)
         return
     with open_regular(path) as file:
@@ -85,6 +88,19 @@ def open_source(path: Path) -> Iterator[LayoutSource]:
                 yield TarSource(archive)
         except (tarfile.TarError, RecursionError) as error:
             raise InvalidLayout(f"{path}: not an uncompressed tar of an OCI layout ({error})") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+        if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidLayout(
+            f"{path}: cannot be read ({reason}); put it where the user nukkad may read it, such as /var/tmp"
+        ) from error
+    return folder
 
 
 def read_document(source: LayoutSource, name: str, bytes_max: int) -> bytes:

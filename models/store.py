@@ -27,7 +27,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from models.errors import InvalidLayout, NothingToRollBack, NotInstalled, StoreError, TamperedPackage
+from models.errors import InvalidLayout, NothingToRollBack, NotInstalled, PackageError, StoreError, TamperedPackage
 from models.files import (
     Progress,
     copy_checked,
@@ -60,7 +60,17 @@ class Installed:
         return self.manifest.name
 
 
-class _Pointer(BaseModel):
+@dataclass(frozen=True)
+class Damaged:
+    """A package in the store that cannot be opened, and why. Installing it again mends it; `remove` takes it away."""
+
+    digest: bytes
+    error: PackageError
+
+
+class Pointer(BaseModel):
+    """What serves under a name, and what served before."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     current: _Hex
@@ -79,10 +89,16 @@ class Store:
 
     # What is there.
 
-    def installed(self) -> list[Installed]:
-        """Every package, by name and version."""
-        found = [self.open(bytes.fromhex(path.name)) for path in _entries(self._packages) if _HEX.match(path.name)]
-        return sorted(found, key=lambda package: (package.manifest.name, package.manifest.version, package.digest))
+    def installed(self) -> tuple[list[Installed], list[Damaged]]:
+        """Every package, by name and version; and those that cannot be opened."""
+        found: list[Installed] = []
+        damaged: list[Damaged] = []
+        for digest in sorted(bytes.fromhex(path.name) for path in _entries(self._packages) if _HEX.match(path.name)):
+            try:
+                found.append(self.open(digest))
+            except PackageError as error:
+                damaged.append(Damaged(digest, error))
+        return sorted(found, key=lambda package: (package.manifest.name, package.manifest.version)), damaged
 
     def names(self) -> list[str]:
         """Names that serve."""
@@ -92,9 +108,13 @@ class Store:
         """The serving package of every name. Raises on the first that is damaged; `current` looks at one."""
         return [self.current(name) for name in self.names()]
 
+    def serving(self, name: str) -> bytes:
+        """The identity of the package that serves under a name, unopened. Raises NotInstalled, StoreError."""
+        return bytes.fromhex(self._pointer(name).current)
+
     def current(self, name: str) -> Installed:
-        """The package that serves under a name. Raises NotInstalled, TamperedPackage."""
-        return self.open(bytes.fromhex(self._pointer(name).current))
+        """The package that serves under a name. Raises NotInstalled, StoreError, TamperedPackage."""
+        return self.open(self.serving(name))
 
     def open(self, digest: bytes) -> Installed:
         """A package by identity, after the cheap checks. Raises NotInstalled, TamperedPackage."""
@@ -141,7 +161,7 @@ class Store:
                 raise StoreError(f"{self._root}: {free} bytes free where {needed} are needed; remove a package first")
             fresh = Path(tempfile.mkdtemp(dir=self._incoming))
             try:
-                unpack(source, fresh / "files", progress)
+                unpack(source, package, fresh / "files", progress)
                 self._inspect(fresh / "files", package.manifest)
                 replace_durably(fresh / "image.json", package.image)
                 if target.exists():
@@ -153,18 +173,30 @@ class Store:
             flush_folder(self._packages)
             return self.open(package.digest)
 
-    def activate(self, name: str, digest: bytes) -> Installed:
-        """Let an installed package serve under its name; the one before is kept for `roll_back`. Idempotent."""
+    def activate(self, name: str, digest: bytes) -> Pointer | None:
+        """Let an installed package serve under its name; the one before is kept for `roll_back`. Idempotent.
+
+        Returns what stood there before (None: the name did not serve), for `restore`.
+        """
         with self._lock():
             package = self.open(digest)
             if package.name != name:
                 raise StoreError(
                     f"{digest.hex()[:12]} is a package of {package.name!r}, not of {name!r}; activate it as that"
                 )
-            before = self._pointer(name).current if name in self.names() else None
-            if before != digest.hex():
-                self._point(name, _Pointer(current=digest.hex(), previous=before))
-            return package
+            before = self._pointer(name) if name in self.names() else None
+            current = None if before is None else before.current
+            if current != digest.hex():
+                self._point(name, Pointer(current=digest.hex(), previous=current))
+            return before
+
+    def restore(self, name: str, pointer: Pointer | None) -> None:
+        """Undo `activate`: what stood there before stands there again, to the letter."""
+        with self._lock():
+            if pointer is not None:
+                self._point(name, pointer)
+            elif name in self.names():
+                self._unpoint(name)
 
     def roll_back(self, name: str) -> Installed:
         """Let the package that served before serve again. A second roll-back goes forward again."""
@@ -173,18 +205,17 @@ class Store:
             if pointer.previous is None:
                 raise NothingToRollBack(f"{name}: no package served before this one; activate one by its digest")
             package = self.open(bytes.fromhex(pointer.previous))
-            self._point(name, _Pointer(current=pointer.previous, previous=pointer.current))
+            self._point(name, Pointer(current=pointer.previous, previous=pointer.current))
             return package
 
     def deactivate(self, name: str) -> None:
         """Stop serving a name; its packages stay installed. Raises NotInstalled when it does not serve."""
         with self._lock():
             self._pointer(name)
-            self._pointer_path(name).unlink()
-            flush_folder(self._active)
+            self._unpoint(name)
 
     def remove(self, digest: bytes) -> None:
-        """Delete a package that does not serve. If it was kept for a roll-back, that is forgotten."""
+        """Delete a package that does not serve, damaged or not. If it was kept for a roll-back, that is forgotten."""
         with self._lock():
             folder = self._packages / digest.hex()
             if not folder.is_dir():
@@ -194,7 +225,7 @@ class Store:
                 if pointer.current == digest.hex():
                     raise StoreError(f"{digest.hex()[:12]} serves as {name!r}; activate another or deactivate it first")
                 if pointer.previous == digest.hex():
-                    self._point(name, _Pointer(current=pointer.current, previous=None))
+                    self._point(name, Pointer(current=pointer.current, previous=None))
             self._discard(folder)
 
     # How.
@@ -209,18 +240,22 @@ class Store:
     def _pointer_path(self, name: str) -> Path:
         return self._active / f"{name}.json"
 
-    def _pointer(self, name: str) -> _Pointer:
+    def _pointer(self, name: str) -> Pointer:
         if name not in self.names():
             raise NotInstalled(f"{name}: no package serves under this name; activate one")
         path = self._pointer_path(name)
         try:
-            pointer = _Pointer.model_validate_json(path.read_bytes())
+            pointer = Pointer.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise StoreError(f"{path}: damaged; delete it and activate a package of {name!r} again") from error
         return pointer
 
-    def _point(self, name: str, pointer: _Pointer) -> None:
+    def _point(self, name: str, pointer: Pointer) -> None:
         replace_durably(self._pointer_path(name), pointer.model_dump_json().encode())
+
+    def _unpoint(self, name: str) -> None:
+        self._pointer_path(name).unlink()
+        flush_folder(self._active)
 
     def _discard(self, folder: Path) -> None:
         """Out of sight by one rename first: a crash while deleting must not leave half a package under its name."""

@@ -1,17 +1,19 @@
 """The commands, as a person types them: on a stopped box, on a running one, and when something is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from appliance import cli, tables
+from appliance import cli, packages, tables
 from appliance.address import AddressError
 from appliance.admin import AdminError
 from appliance.settings import Settings, SettingsError
 from appliance.store.keys import KeyRefused
 from models.errors import PackageError
+from models.store import Store
 from sync.errors import NodeError
 from tests.support.box import Served, Street, served
 from tests.support.tiny_models import install, write_embed
@@ -116,6 +118,29 @@ def test_a_package_comes_serves_and_goes_by_the_first_digits_of_its_digest(folde
     assert "serves no longer" in said("models", "deactivate", "tiny-embed")
     assert answered("models", "remove", digits)["digest"] == package.digest.hex()
     assert answered("models", "list") == {"models": []}
+
+
+def test_a_damaged_package_is_told_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
+    store = Settings(state=folder).store
+    first, second, third = install(store, *(write_embed(tmp_path / f"{seed}", seed=seed) for seed in range(3)))
+    for package in (first, third):
+        (package.folder / "card.md").chmod(0o644)
+        (package.folder / "card.md").write_text("")
+    listed = {package["digest"]: package for package in packages.shown(Store(store))}
+    assert "card.md" in listed[first.digest.hex()]["damaged"]
+    assert (listed[first.digest.hex()]["name"], listed[first.digest.hex()]["active"]) == (None, False)
+    assert "card.md" in listed[third.digest.hex()]["damaged"]
+    assert (listed[third.digest.hex()]["name"], listed[third.digest.hex()]["active"]) == ("tiny-embed", True)
+    assert listed[second.digest.hex()]["version"] == "1"
+    assert first.digest.hex()[:12] in said("models", "list")
+    answered("models", "activate", "tiny-embed", second.digest.hex()[:8])
+    for package in (first, third):
+        assert package.digest.hex() in said("models", "remove", package.digest.hex()[:8])
+    (left,) = packages.shown(Store(store))
+    assert (left["digest"], left["active"]) == (second.digest.hex(), True)
+    shutil.rmtree(second.folder.parent)
+    (gone,) = packages.shown(Store(store))
+    assert "not installed" in gone["damaged"]
 
 
 def test_main_prints_one_line_for_what_is_expected(

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from models.errors import (
     UnsafeModel,
 )
 from models.layout import pack
-from models.manifest import Manifest
+from models.manifest import Manifest, read_manifest
 from models.store import Installed, Store
 from tests.support.tiny_package import external_tensor, tiny_graph, write_tiny_package
 
@@ -43,7 +44,7 @@ def serving(store: Store) -> dict[str, str]:
 
 
 def test_an_empty_store_serves_nothing(store: Store, tmp_path: Path) -> None:
-    assert (store.installed(), store.active(), store.names()) == ([], [], [])
+    assert (store.installed(), store.active(), store.names()) == (([], []), [], [])
     assert not (tmp_path / "store").exists()
     with pytest.raises(NotInstalled, match="tiny"):
         store.current("tiny")
@@ -55,7 +56,7 @@ def test_installing_makes_files_available_but_does_not_make_them_serve(
     package = store.install(layout)
     assert (package.folder / "card.md").read_bytes() == (folder / "card.md").read_bytes()
     assert pack(folder, layout) == f"sha256:{package.digest.hex()}"
-    assert store.installed() == [package]
+    assert store.installed() == ([package], [])
     assert store.active() == []
 
 
@@ -76,6 +77,22 @@ def test_activate_switches_and_roll_back_returns(store: Store, tmp_path: Path) -
     assert serving(store) == {"tiny": "1"}
     assert store.roll_back("tiny") == second
     assert serving(store) == {"tiny": "2"}
+
+
+def test_restore_undoes_an_activation_to_the_letter(store: Store, tmp_path: Path) -> None:
+    first, second, third = (store.install(packed(tmp_path, version)) for version in ("1", "2", "3"))
+    pointer = tmp_path / "store" / "active" / "tiny.json"
+    assert store.activate("tiny", first.digest) is None
+    store.restore("tiny", None)
+    assert store.names() == []
+    store.restore("tiny", None)
+    store.activate("tiny", first.digest)
+    store.activate("tiny", second.digest)
+    stood = pointer.read_bytes()
+    store.restore("tiny", store.activate("tiny", third.digest))
+    assert pointer.read_bytes() == stood
+    store.restore("tiny", store.activate("tiny", second.digest))
+    assert pointer.read_bytes() == stood
 
 
 def test_names_serve_side_by_side(store: Store, tmp_path: Path) -> None:
@@ -104,7 +121,7 @@ def test_only_what_does_not_serve_can_be_removed(store: Store, tmp_path: Path) -
     with pytest.raises(StoreError, match="serves as 'tiny'"):
         store.remove(second.digest)
     store.remove(first.digest)
-    assert store.installed() == [second]
+    assert store.installed() == ([second], [])
     with pytest.raises(NothingToRollBack):
         store.roll_back("tiny")
     with pytest.raises(NotInstalled):
@@ -121,9 +138,24 @@ def test_a_file_of_another_size_is_noticed_at_once(store: Store, layout: Path) -
     store.activate("tiny", package.digest)
     path = package.folder / "model.int8.bin"
     rewrite(path, path.read_bytes() + b"x")
-    for look in (store.active, store.installed, lambda: store.verify(package.digest)):
+    for look in (store.active, lambda: store.verify(package.digest)):
         with pytest.raises(TamperedPackage, match=r"model\.int8\.bin"):
             look()
+
+
+def test_a_damaged_package_stands_beside_the_others_and_can_be_removed(store: Store, tmp_path: Path) -> None:
+    first, second, third = (store.install(packed(tmp_path, version)) for version in ("1", "2", "3"))
+    rewrite(first.folder / "model.int8.bin", b"")
+    rewrite(second.folder.parent / "image.json", b"{}")
+    whole, damaged = store.installed()
+    assert whole == [third]
+    assert {one.digest: type(one.error) for one in damaged} == {
+        first.digest: TamperedPackage,
+        second.digest: TamperedPackage,
+    }
+    for one in damaged:
+        store.remove(one.digest)
+    assert store.installed() == ([third], [])
 
 
 def test_changed_bytes_are_found_by_verify(store: Store, layout: Path) -> None:
@@ -182,7 +214,7 @@ def test_a_refused_package_leaves_nothing(store: Store, layout: Path, tmp_path: 
 
     with pytest.raises(UnsafeModel):
         Store(tmp_path / "store", inspect=refuse).install(layout)
-    assert store.installed() == []
+    assert store.installed() == ([], [])
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
 
 
@@ -200,7 +232,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(
     monkeypatch.setattr("models.store.SPARE_BYTES", 1 << 60)
     with pytest.raises(StoreError, match="bytes free where"):
         store.install(layout)
-    assert store.installed() == []
+    assert store.installed() == ([], [])
 
 
 def test_a_damaged_pointer_says_what_to_do(store: Store, layout: Path, tmp_path: Path) -> None:
@@ -208,6 +240,25 @@ def test_a_damaged_pointer_says_what_to_do(store: Store, layout: Path, tmp_path:
     (tmp_path / "store" / "active" / "tiny.json").write_text('{"current": "../../x", "previous": null}')
     with pytest.raises(StoreError, match=r"tiny\.json: damaged; delete it and activate"):
         store.active()
+
+
+def test_a_layout_is_read_once(store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was checked is what is kept, though somebody changes the layout meanwhile."""
+    other = packed(layout.parent, "2")
+
+    def exchange(_path: Path) -> SimpleNamespace:
+        for path in other.rglob("*"):
+            if path.is_file():
+                shutil.copyfile(path, layout / path.relative_to(other))
+        return SimpleNamespace(free=1 << 60)
+
+    shutil.copytree(other / "blobs", layout / "blobs", dirs_exist_ok=True)
+    digest = pack(layout.parent / "files", layout.parent / "same")
+    monkeypatch.setattr("models.store.shutil.disk_usage", exchange)
+    package = store.install(layout)
+    assert f"sha256:{package.digest.hex()}" == digest
+    assert read_manifest(package.folder) == package.manifest
+    assert store.verify(package.digest) == package
 
 
 def test_a_broken_layout_does_not_reach_the_store(store: Store, layout: Path) -> None:
@@ -301,7 +352,9 @@ def test_a_kill_at_any_step_leaves_a_serving_store(
         (package,) = store.active()
         assert package.manifest.version in serves
         assert store.verify(package.digest) == package
-        for other in store.installed():  # whatever is there is there entirely
+        whole, damaged = store.installed()
+        assert damaged == []
+        for other in whole:  # whatever is there is there entirely
             store.verify(other.digest)
         try:
             action(store, layout, first, second)  # doing it again works, or says that it is done

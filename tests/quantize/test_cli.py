@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.layout import verify
+from models.layout import open_source, read_package
 from models.store import Store
 from quantize.cli import app
 from tests.quantize.tiny import DECODER_RECIPE, ENCODER_RECIPE, tiny_bert, tiny_llama, write_recipe
@@ -16,7 +16,8 @@ def test_a_package_is_built_packed_and_installed(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(path), *places, "--cache", str(tmp_path / "cache"), "--json"])
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
-    assert answer["digest"] == f"sha256:{verify(tmp_path / 'layout').digest.hex()}"
+    with open_source(tmp_path / "layout") as source:
+        assert answer["digest"] == f"sha256:{read_package(source).digest.hex()}"
     (package,) = Store(tmp_path / "store").active()
     assert (package.name, f"sha256:{package.digest.hex()}") == ("tiny-encoder", answer["digest"])
     assert answer["card"]["lanes"]["int8"]["cosine_min"] >= 0.95

@@ -18,7 +18,6 @@ from appliance.gateway.errors import BadRequest, Conflict
 from appliance.gateway.routes.usage import read_days
 from appliance.gateway.schemas import Name, Strict, documented, read
 from appliance.usage import by_key
-from models.store import Store
 from sync import enrol
 from sync.clock import day_in_india
 from sync.price import rupees
@@ -146,14 +145,10 @@ async def install_model(request: Request, box: TheBox) -> dict[str, Any]:
 async def activate_model(request: Request, box: TheBox) -> dict[str, Any]:
     """A package that the engine cannot serve is refused, and what served before goes on serving."""
     asked = await read(request, Activate)
-    before = await asyncio.to_thread(_serving, box.packages, asked.name)
-    package = await asyncio.to_thread(box.packages.activate, asked.name, bytes.fromhex(asked.digest))
+    before = await asyncio.to_thread(box.packages.activate, asked.name, bytes.fromhex(asked.digest))
     if (refused := await _refusal(box, asked.name)) is None:
-        return {"name": package.name, "digest": package.digest.hex()}
-    if before is None:
-        await asyncio.to_thread(box.packages.deactivate, asked.name)
-    else:
-        await asyncio.to_thread(box.packages.activate, asked.name, before)
+        return {"name": asked.name, "digest": asked.digest}
+    await asyncio.to_thread(box.packages.restore, asked.name, before)
     await box.engine.reload()
     raise Conflict(f"the engine cannot serve this package ({refused}): what served before goes on", "digest")
 
@@ -184,10 +179,6 @@ async def remove_model(request: Request, box: TheBox) -> dict[str, Any]:
     asked = await read(request, Remove)
     await asyncio.to_thread(box.packages.remove, bytes.fromhex(asked.digest))
     return {"digest": asked.digest}
-
-
-def _serving(store: Store, name: str) -> bytes | None:
-    return store.current(name).digest if name in store.names() else None
 
 
 async def _refusal(box: Box, name: str) -> str | None:

@@ -109,6 +109,13 @@ async def test_packages_are_listed_and_refusals_name_the_fix(operator: httpx.Asy
     assert (await operator.post("/v1/admin/models/rollback", json={"name": "x"})).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["a\0b", "x" * 4000])
+async def test_a_path_that_cannot_be_one_is_refused(operator: httpx.AsyncClient, path: str) -> None:
+    answer = await operator.post("/v1/admin/models/install", json={"path": path})
+    assert answer.status_code == 400
+    assert "/var/tmp" in answer.json()["error"]["message"]
+
+
 async def test_a_package_that_the_engine_refuses_changes_nothing(
     operator: httpx.AsyncClient, street: Street, tmp_path: Path
 ) -> None:
@@ -121,14 +128,22 @@ async def test_a_package_that_the_engine_refuses_changes_nothing(
     def serving() -> list[bytes]:
         return [package.digest for package in Store(store).active()]
 
+    pointer = store / "active" / "tiny-embed.json"
+    stood = pointer.read_bytes()
+    (third,) = install(tmp_path / "elsewhere", write_embed(tmp_path / "c", seed=2))
+    Store(store, inspect=lambda _folder, _manifest: None).install(tmp_path / "c.layout")
     street.engine.refused = (("tiny-embed", "it is broken"),)
     for answer in (
         await ask("activate", name="tiny-embed", digest=first.digest.hex()),
+        await ask("activate", name="tiny-embed", digest=third.digest.hex()),
+        await ask("activate", name="tiny-embed", digest=second.digest.hex()),
         await ask("rollback", name="tiny-embed"),
     ):
         assert answer.status_code == 409
         assert "it is broken" in answer.json()["error"]["message"]
         assert serving() == [second.digest]
+        assert pointer.read_bytes() == stood
+    assert (await ask("remove", digest=third.digest.hex())).status_code == 200
     Store(store).deactivate("tiny-embed")
     assert (await ask("activate", name="tiny-embed", digest=first.digest.hex())).status_code == 409
     assert serving() == []
@@ -138,7 +153,7 @@ async def test_a_package_that_the_engine_refuses_changes_nothing(
     assert (await ask("deactivate", name="tiny-embed")).json() == {"name": "tiny-embed"}
     assert serving() == []
     assert (await ask("remove", digest=first.digest.hex())).status_code == 200
-    assert [package.digest for package in Store(store).installed()] == [second.digest]
+    assert Store(store).installed() == ([second], [])
 
 
 async def test_a_box_without_a_node_refuses_sync_and_top_ups(tmp_path, operator: httpx.AsyncClient) -> None:  # type: ignore[no-untyped-def]
