@@ -78,6 +78,9 @@ class Stored:
     vector: Vector | None
 
 
+Held = tuple[Summary, tuple[Stored, ...]]  # a collection and its entries, in the order they were given
+
+
 class Collections:
     """Every change is one transaction. May be used from several threads; each call is atomic."""
 
@@ -104,23 +107,21 @@ class Collections:
         with self._lock:
             return self._get(name)
 
-    def load(self, name: str) -> tuple[Summary, tuple[Stored, ...]]:
-        """The collection and its entries in the order they were given. Raises UnknownCollection."""
+    def load(self, name: str) -> Held:
+        """Raises UnknownCollection."""
         with self._lock:
-            summary = self._get(name)
-            rows = self._database["entries"].rows_where("collection = ?", [name], order_by="place")
-            return summary, tuple(_stored(row) for row in rows)
+            return self._load(name)
 
-    def find_room(self, name: str, ids: Iterable[str], replace: bool) -> tuple[Stored, ...]:
-        """What the collection holds, if these entries may join or `replace` it. Raises CollectionFull."""
+    def find_room(self, name: str, ids: Iterable[str], replace: bool) -> Held | None:
+        """What is there, None if nothing is, if these entries may join or `replace` it. Raises CollectionFull."""
         with self._lock:
             names = [summary.name for summary in self._summaries()]
             if name not in names:
                 _check_collections(len(names))
-                return ()
-            rows = list(self._database["entries"].rows_where("collection = ?", [name], order_by="place"))
-            _check_entries(len({*ids} if replace else {*ids, *(row["id"] for row in rows)}))
-            return tuple(_stored(row) for row in rows)
+                return None
+            held = self._load(name)
+            _check_entries(len({*ids} if replace else {*ids, *(each.entry.id for each in held[1])}))
+            return held
 
     def replace(self, name: str, model: str, stored: Iterable[Stored]) -> Summary:
         """From now on the collection, made if there is none, has these entries and no others. Raises CollectionFull."""
@@ -220,6 +221,10 @@ class Collections:
             if summary.name == name:
                 return summary
         raise UnknownCollection(f"no collection is called {name}: PUT /v1/collections/{name} makes it")
+
+    def _load(self, name: str) -> Held:
+        rows = self._database["entries"].rows_where("collection = ?", [name], order_by="place")
+        return self._get(name), tuple(_stored(row) for row in rows)
 
     def _touch(self, name: str, model: str, revision: int) -> None:
         row = {"name": name, "model": model, "revision": revision, "changed_ms": self._clock.wall_ms()}

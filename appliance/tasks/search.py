@@ -6,14 +6,15 @@ the same: a model, a size, an address, a phone number.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.protocol import EmbedRequest, Engine, InvalidRequest, ModelInfo, UnknownModel
-from appliance.store.collections import Collections, Entry, Stored, Summary, Vector
+from appliance.engine.protocol import EmbedRequest, Engine, InvalidRequest, ModelInfo, Overloaded, UnknownModel
+from appliance.store.collections import Collections, Entry, Held, Stored, Summary, Vector
 from appliance.tasks.terms import TermIndex
 from appliance.text.normalise import normalise
 from appliance.text.points import count_points
@@ -23,6 +24,7 @@ NEEDED, TUNED = "embedding", "search"  # tasks: what a model must do, and what t
 BATCH_TEXTS = 32  # texts sent to the engine at once, so that others get their turn
 TERM_WEIGHT = 0.005  # of one unit of BM25 against cosines: more of it puts common words above meaning
 INDEXES_MAX = 16  # collections kept ready in memory
+CHANGES_MAX = 16  # changes of collections under way: one is made, the others wait for their turn
 
 
 class EntryTooLong(Exception):
@@ -35,11 +37,17 @@ class EntryTooLong(Exception):
 
 @dataclass(frozen=True)
 class Indexing:
-    """Work to be done before entries can be searched: those in `fresh` are new to `model`."""
+    """Work to be done before entries can be searched: those in `fresh` are new to `model`.
 
+    They join what the collection held `before` (None: there was none), or replace it.
+    """
+
+    name: str
     model: ModelInfo
     stored: tuple[Stored, ...]
     fresh: tuple[Entry, ...]
+    replace: bool
+    before: Held | None
 
     @property
     def points(self) -> int:
@@ -89,6 +97,23 @@ class Search:
         self._collections = collections
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
         self._renewing = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._changes = 0
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Whoever changes collections is alone inside: what was found to fit still fits when it is kept.
+
+        Raises Overloaded when enough others wait.
+        """
+        if self._changes >= CHANGES_MAX:
+            raise Overloaded(f"{CHANGES_MAX} changes of collections are under way: try again in a moment")
+        self._changes += 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._changes -= 1
 
     async def model(self, name: str | None) -> ModelInfo:
         """The active model of this name that makes vectors; if None, the first that was tuned for search, or the first.
@@ -113,19 +138,22 @@ class Search:
         """The model of the collection; None if there is no such collection yet."""
         return next((summary.model for summary in await self.all() if summary.name == name), None)
 
-    async def load(self, name: str) -> tuple[Summary, tuple[Stored, ...]]:
+    async def load(self, name: str) -> Held:
         """Raises UnknownCollection."""
         return await asyncio.to_thread(self._collections.load, name)
 
     async def prepare(self, name: str, entries: Sequence[Entry], model: ModelInfo, *, replace: bool) -> Indexing:
         """What is left to do for these entries of the collection; vectors of unchanged ones are used again.
 
-        Raises CollectionFull when there is no room for them, before anything is embedded and billed.
+        It is true until `changing()` is left. Raises CollectionFull when there is no room for them, before anything is
+        embedded and billed.
         """
         before = await asyncio.to_thread(self._collections.find_room, name, [entry.id for entry in entries], replace)
-        known = {_seen(entry): vector for entry, vector in _pairs(before) if vector.digest == model.digest}
+        held = before[1] if before else ()
+        known = {_seen(entry): vector for entry, vector in _pairs(held) if vector.digest == model.digest}
         stored = tuple(Stored(entry, known.get(_seen(entry))) for entry in entries)
-        return Indexing(model, stored, tuple(each.entry for each in stored if each.vector is None))
+        fresh = tuple(each.entry for each in stored if each.vector is None)
+        return Indexing(name, model, stored, fresh, replace, before)
 
     async def index(self, work: Indexing) -> Indexed:
         """Make the missing vectors. Raises EntryTooLong and what the engine raises; stores nothing."""
@@ -134,20 +162,39 @@ class Search:
         stored = (Stored(each.entry, each.vector or vectors[each.entry.id]) for each in work.stored)
         return Indexed(tuple(stored), tokens)
 
-    async def replace(self, name: str, model: ModelInfo, done: Indexed) -> Summary:
-        """Raises CollectionFull."""
-        return await asyncio.to_thread(self._collections.replace, name, model.name, done.stored)
+    async def keep(self, work: Indexing, done: Indexed) -> Summary:
+        """Store what was indexed, inside the `changing()` in which it was prepared.
 
-    async def put(self, name: str, done: Indexed) -> Summary:
-        """Raises UnknownCollection, CollectionFull."""
-        return await asyncio.to_thread(self._collections.put, name, done.stored)
+        A cancelled call ends only when the store has, so that `undo` sees what became of it.
+        """
+
+        def store() -> Summary:
+            if work.replace:
+                return self._collections.replace(work.name, work.model.name, done.stored)
+            return self._collections.put(work.name, done.stored)
+
+        storing = asyncio.create_task(asyncio.to_thread(store))
+        try:
+            return await asyncio.shield(storing)
+        finally:
+            await asyncio.gather(storing, return_exceptions=True)
+
+    async def undo(self, work: Indexing) -> None:
+        """If the work was kept, put back what the collection held before; inside the same `changing()`."""
+        revision = next((summary.revision for summary in await self.all() if summary.name == work.name), None)
+        if work.before is None:
+            if revision is not None:
+                await self.delete(work.name)
+        elif revision != work.before[0].revision:
+            summary, stored = work.before
+            await asyncio.to_thread(self._collections.replace, work.name, summary.model, stored)
 
     async def remove(self, name: str, entry_id: str) -> Summary:
-        """Raises UnknownCollection, UnknownEntry."""
+        """Inside `changing()`. Raises UnknownCollection, UnknownEntry."""
         return await asyncio.to_thread(self._collections.remove, name, entry_id)
 
     async def delete(self, name: str) -> None:
-        """Raises UnknownCollection."""
+        """Inside `changing()`. Raises UnknownCollection."""
         await asyncio.to_thread(self._collections.delete, name)
         self._indexes.pop(name, None)
 

@@ -30,9 +30,8 @@ async def search(starter_store: Path, collections: Collections) -> AsyncIterator
 async def found_first(search: Search, shop: Shop) -> Counter[str]:
     """With the model made for search: how many questions of each language have the expected entry first."""
     model = await search.model(None)
-    await search.replace(
-        "faq", model, await search.index(await search.prepare("faq", shop.entries, model, replace=True))
-    )
+    work = await search.prepare("faq", shop.entries, model, replace=True)
+    await search.keep(work, await search.index(work))
     right: Counter[str] = Counter()
     for each in shop.questions:
         found = await search.find("faq", each.question, 1)

@@ -1,14 +1,17 @@
 """Search over the fake engine: what is embedded when, what is found, and what changes under it."""
 
+import asyncio
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from appliance.engine.protocol import EmbedRequest, EmbedResult, ModelInfo, TooLong, UnknownModel
-from appliance.store.collections import Collections, Entry, UnknownCollection
+from appliance.engine.protocol import EmbedRequest, EmbedResult, ModelInfo, Overloaded, TooLong, UnknownModel
+from appliance.store.collections import Collections, Entry, Stored, Summary, UnknownCollection
 from appliance.tasks import search as module
-from appliance.tasks.search import EntryTooLong, Search
+from appliance.tasks.search import EntryTooLong, Indexing, Search
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL, FakeEngine
 
 FAQ = (
@@ -16,6 +19,7 @@ FAQ = (
     Entry("emi", "हप्त्यावर टीव्ही मिळेल का?", "हो", (), "mr"),
     Entry("water", "தண்ணீர் கேன் உண்டா?", "ஆம்", (), "ta"),
 )
+GIFT = Entry("gift", "Do you wrap gifts?", "Yes")
 
 
 class WatchedEngine(FakeEngine):
@@ -48,8 +52,14 @@ async def fill(search: Search, entries: tuple[Entry, ...] = FAQ) -> int:
     """How many entries had to be embedded."""
     model = await search.model(None)
     work = await search.prepare("faq", entries, model, replace=True)
-    await search.replace("faq", model, await search.index(work))
+    await search.keep(work, await search.index(work))
     return len(work.fresh)
+
+
+async def add(search: Search, entry: Entry) -> Indexing:
+    work = await search.prepare("faq", (entry,), await search.model(None), replace=False)
+    await search.keep(work, await search.index(work))
+    return work
 
 
 async def test_a_name_or_a_number_is_met_exactly_in_any_script(search: Search) -> None:
@@ -118,17 +128,82 @@ async def test_a_new_model_renews_the_vectors_once(search: Search, engine: Watch
 async def test_changed_entries_are_found_at_once(search: Search) -> None:
     await fill(search)
     await search.find("faq", "gift", 1)
-    await search.put(
-        "faq",
-        await search.index(
-            await search.prepare(
-                "faq", (Entry("gift", "Do you wrap gifts?", "Yes"),), await search.model(None), replace=True
-            )
-        ),
-    )
+    await add(search, GIFT)
     assert (await search.find("faq", "Do you wrap gifts?", 1)).hits[0].entry.id == "gift"
     await search.remove("faq", "gift")
     assert "gift" not in {hit.entry.id for hit in (await search.find("faq", "उपहार", 9)).hits}
+
+
+async def test_what_was_kept_is_taken_back_as_it_was(search: Search) -> None:
+    await fill(search)
+    before = (await search.load("faq"))[1]
+    work = await add(search, replace(FAQ[0], answer="नौ बजे"))
+    assert (await search.find("faq", FAQ[0].question, 1)).hits[0].entry.answer == "नौ बजे"
+    await search.undo(work)
+    summary, after = await search.load("faq")
+    assert [each.entry for each in after] == [each.entry for each in before]
+    assert all(each.vector is not None for each in after), "nobody pays for these vectors again"
+    assert summary.revision == 3, "no search goes on with what was taken back"
+    assert (await search.find("faq", FAQ[0].question, 1)).hits[0].entry == FAQ[0]
+
+
+async def test_a_collection_that_was_not_there_is_gone_again(search: Search) -> None:
+    work = await search.prepare("faq", FAQ, await search.model(None), replace=True)
+    await search.keep(work, await search.index(work))
+    await search.undo(work)
+    assert await search.all() == ()
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_what_was_not_kept_needs_no_undoing(search: Search, there: bool) -> None:
+    if there:
+        await fill(search)
+    before = await search.all()
+    await search.undo(await search.prepare("faq", (GIFT,), await search.model(None), replace=True))
+    assert await search.all() == before
+
+
+async def test_a_cancelled_change_ends_when_the_store_has(
+    search: Search, collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    real = collections.replace
+
+    def held(name: str, model: str, stored: Iterable[Stored]) -> Summary:
+        writing.set()
+        go_on.wait(60)
+        return real(name, model, stored)
+
+    work = await search.prepare("faq", FAQ, await search.model(None), replace=True)
+    done = await search.index(work)
+    monkeypatch.setattr(collections, "replace", held)
+    keeping = asyncio.create_task(search.keep(work, done))
+    await asyncio.to_thread(writing.wait, 60)
+    keeping.cancel()
+    await asyncio.sleep(0)
+    assert not keeping.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    await search.undo(work)
+    assert await search.all() == ()
+
+
+async def test_changes_take_turns_and_only_so_many_wait(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHANGES_MAX", 2)
+    inside = 0
+
+    async def change() -> None:
+        nonlocal inside
+        async with search.changing():
+            inside += 1
+            await asyncio.sleep(0)
+            assert inside == 1
+            inside -= 1
+
+    for _ in range(2):
+        ended = await asyncio.gather(change(), change(), change(), return_exceptions=True)
+        assert [type(each) for each in ended] == [type(None), type(None), Overloaded]
 
 
 async def test_an_emptied_collection_finds_nothing(search: Search) -> None:
@@ -178,7 +253,8 @@ async def test_only_so_many_collections_stay_in_memory(search: Search, monkeypat
     monkeypatch.setattr(module, "INDEXES_MAX", 1)
     model = await search.model(None)
     for name in ("one", "two"):
-        await search.replace(name, model, await search.index(await search.prepare(name, FAQ, model, replace=True)))
+        work = await search.prepare(name, FAQ, model, replace=True)
+        await search.keep(work, await search.index(work))
         await search.find(name, "कब", 1)
     assert list(search._indexes) == ["two"]
     assert (await search.find("one", "कब खुलती", 1)).hits[0].entry.id == "hours"

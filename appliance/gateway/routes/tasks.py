@@ -1,7 +1,6 @@
 """Tasks beyond the OpenAI dialect: search in a shop's questions and answers, and the collections it searches in."""
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -13,7 +12,7 @@ from appliance.box import Box
 from appliance.gateway import charges
 from appliance.gateway.access import TheBox, TheKey
 from appliance.gateway.errors import BadRequest
-from appliance.gateway.schemas import Name, Strict, documented, read
+from appliance.gateway.schemas import Content, Name, Strict, documented, read
 from appliance.gateway.whole import bill
 from appliance.meter import Units
 from appliance.store.collections import ENTRIES_MAX, Entry, Summary
@@ -42,7 +41,7 @@ class MoreEntries(Strict):
 
 class SearchRequest(Strict):
     collection: Annotated[str, Field(pattern=NAME)]
-    query: Annotated[str, Field(min_length=1, max_length=2000)]
+    query: Annotated[Content, Field(min_length=1, max_length=2000)]
     limit: Annotated[int, Field(ge=1, le=50)] = 5
 
 
@@ -82,14 +81,15 @@ async def put_collection(name: str, request: Request, box: TheBox, key: TheKey) 
         raise BadRequest("a collection's name has small letters, digits and - only, at most 64", "name")
     asked = None if _is_csv(request) else await read(request, NewCollection)
     entries = checked(asked.entries) if asked else read_csv(await request.body())
-    model = await box.search.model((asked and asked.model) or await box.search.model_of(name))
-    work = await box.search.prepare(name, entries, model, replace=True)
-    return await _index(box, key, request, work, lambda done: box.search.replace(name, model, done))
+    async with box.search.changing():
+        model = await box.search.model((asked and asked.model) or await box.search.model_of(name))
+        return await _index(box, key, request, await box.search.prepare(name, entries, model, replace=True))
 
 
 @router.delete("/collections/{name}", status_code=204)
 async def delete_collection(name: str, box: TheBox, _: TheKey) -> None:
-    await box.search.delete(name)
+    async with box.search.changing():
+        await box.search.delete(name)
 
 
 @router.get("/collections/{name}/entries")
@@ -101,37 +101,41 @@ async def list_entries(name: str, box: TheBox, _: TheKey) -> dict[str, Any]:
 @router.post("/collections/{name}/entries", openapi_extra=documented(MoreEntries))
 async def put_entries(name: str, request: Request, box: TheBox, key: TheKey) -> Response:
     """Add entries, or replace those of the same id. As JSON, or as CSV with `Content-Type: text/csv`."""
-    summary = await box.search.get(name)
     csv = _is_csv(request)
     entries = read_csv(await request.body()) if csv else checked((await read(request, MoreEntries)).entries)
-    work = await box.search.prepare(name, entries, await box.search.model(summary.model), replace=False)
-    return await _index(box, key, request, work, lambda done: box.search.put(name, done))
+    async with box.search.changing():
+        model = await box.search.model((await box.search.get(name)).model)
+        return await _index(box, key, request, await box.search.prepare(name, entries, model, replace=False))
 
 
 @router.delete("/collections/{name}/entries/{entry_id}")
 async def delete_entry(name: str, entry_id: str, box: TheBox, _: TheKey) -> dict[str, Any]:
-    return _collection(await box.search.remove(name, entry_id))
+    async with box.search.changing():
+        return _collection(await box.search.remove(name, entry_id))
 
 
-async def _index(
-    box: Box, key: Key, request: Request, work: Indexing, keep: Callable[[Indexed], Awaitable[Summary]]
-) -> Response:
+async def _index(box: Box, key: Key, request: Request, work: Indexing) -> Response:
     """Billed as embedding, by the entries that are new to the model; where none is, there is nothing to bill.
 
-    Recorded before it is kept: a disk that takes no record takes no entries either, so nothing is had for free.
+    Kept, then recorded, and taken back when it is not recorded: a failed upload is free, and what is kept was billed.
+    A box or a disk that dies between the two steps errs in the caller's favour: kept, and never billed.
     """
     if not work.fresh:
-        return JSONResponse(_collection(await keep(Indexed(work.stored, 0))))
+        return JSONResponse(_collection(await box.search.keep(work, Indexed(work.stored, 0))))
     units = {Unit.REQUESTS: 1, Unit.POINTS_IN: work.points}
 
-    async def index() -> tuple[Indexed, Units]:
+    async def index() -> tuple[Summary, Units]:
         done = await box.search.index(work)
-        return done, {**units, Unit.TOKENS_IN: done.tokens}
+        return await box.search.keep(work, done), {**units, Unit.TOKENS_IN: done.tokens}
 
-    done, charge = await bill(
-        box, key, request, meter=Meter.EMBEDDING, model=work.model.digest, most=units, work=index()
-    )
-    return JSONResponse(_collection(await keep(done)), headers=charges.headers(charge))
+    try:
+        kept, charge = await bill(
+            box, key, request, meter=Meter.EMBEDDING, model=work.model.digest, most=units, work=index()
+        )
+    except Exception:
+        await box.search.undo(work)
+        raise
+    return JSONResponse(_collection(kept), headers=charges.headers(charge))
 
 
 def _is_csv(request: Request) -> bool:
