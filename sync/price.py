@@ -20,6 +20,7 @@ from typing import Any
 from sync import codec
 from sync.record import QUANTITY_MAX, Meter, Unit
 
+FREE = (Unit.TOKENS_IN, Unit.TOKENS_OUT)  # for information: a language must not cost more by its tokenizer
 BOOK_BYTES_MAX = 16 * 1024
 RATE_MAX = 10**12  # ₹1,000 a unit
 MICRO_PER_RUPEE = 1_000_000
@@ -28,7 +29,10 @@ MICRO_PER_PAISA = 10_000
 
 @dataclass(frozen=True)
 class PriceBook:
-    """`rates[meter][unit]` is micro-rupees per 1,000 units, 1 … RATE_MAX; a unit without a rate is free."""
+    """`rates[meter][unit]` is micro-rupees per 1,000 units, 1 … RATE_MAX; a unit without a rate is free.
+
+    Tokens never have a rate.
+    """
 
     version: str
     effective_ms: int
@@ -106,6 +110,9 @@ def rupees(micro: int) -> str:
 
 def _rates(meter: str, value: object) -> dict[Unit, int]:
     rates = _object(f"rates.{meter}", value, (), (unit.name.lower() for unit in Unit))
+    for unit in FREE:
+        if unit.name.lower() in rates:
+            raise ValueError(f"rates.{meter}.{unit.name.lower()}: tokens are never billed")
     return {
         Unit[name.upper()]: codec.whole(f"rates.{meter}.{name}", rates[name], least=1, most=RATE_MAX) for name in rates
     }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.codec import INT_MAX
-from sync.price import RATE_MAX, Line, PriceBook, cost, default_book, rate, rupees
+from sync.price import FREE, RATE_MAX, Line, PriceBook, cost, default_book, rate, rupees
 from sync.record import Meter, Unit
 from tests.support.usage import quantities
 
@@ -17,7 +17,8 @@ books = st.builds(
     version=st.text("abcdefghijklmnopqrstuvwxyz0123456789.- ", min_size=1, max_size=64),
     effective_ms=st.integers(0, INT_MAX),
     rates=st.dictionaries(
-        st.sampled_from(Meter), st.dictionaries(st.sampled_from(Unit), st.integers(1, RATE_MAX), max_size=7)
+        st.sampled_from(Meter),
+        st.dictionaries(st.sampled_from([unit for unit in Unit if unit not in FREE]), st.integers(1, RATE_MAX)),
     ),
 )
 
@@ -96,6 +97,14 @@ def test_rupees(micro: int, shown: str) -> None:
         (b'{"effective_ms":0,"rates":{"chat":{"images":0}},"version":"1"}', "rates.chat.images: must be between 1"),
         (b'{"effective_ms":0,"rates":{"chat":{"images":NaN}},"version":"1"}', "rates.chat.images: must be an integer"),
         (b'{"effective_ms":0,"rates":{"chat":{"images":true}},"version":"1"}', "rates.chat.images: must be an integer"),
+        (
+            b'{"effective_ms":0,"rates":{"chat":{"tokens_out":5}},"version":"1"}',
+            "rates.chat.tokens_out: tokens are never billed",
+        ),
+        (
+            b'{"effective_ms":0,"rates":{"search":{"points_in":5,"tokens_in":5}},"version":"1"}',
+            "rates.search.tokens_in",
+        ),
         (b"[" * 16_000, "nested too deep"),
         (b" " * 20_000, "20000 bytes, at most"),
     ],
