@@ -18,6 +18,7 @@ from sync.ledger import Ledger
 from sync.price import PriceBook, cost, rupees
 from sync.record import Draft, Meter, Outcome, Record, Unit
 from sync.segment import Lease, Receipt
+from sync.worker import SyncWorker
 
 Units = Mapping[Unit, int]
 
@@ -31,7 +32,7 @@ class AlreadyRecorded(MeterError):
 
 
 class NotEnrolled(MeterError):
-    """No node has given this box a lease yet."""
+    """No node has given this box a lease yet, or the node holds another history of it and bills none of its records."""
 
 
 class PaymentRequired(MeterError):
@@ -76,9 +77,11 @@ class Credit:
 class CallMeter:
     """The meter of a box, used from the event loop's thread. All calls in flight together stay within the lease."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, worker: SyncWorker | None = None) -> None:
+        """`worker`: who hears from the node; None: not enrolled."""
         self._ledger = ledger
         self._clock = clock
+        self._worker = worker
         self._reserved = 0
         self._start: tuple[Lease, int] | None = None  # the lease in force and the ledger's total where it starts
 
@@ -108,6 +111,9 @@ class CallMeter:
                 f"request {request_id} was served and billed before: GET /v1/usage/requests/{request_id} shows it; "
                 "use a fresh UUID as X-Request-Id for each call"
             )
+        self._ledger.check_writable()
+        if self._worker is not None and self._worker.conflict is not None:
+            raise NotEnrolled(f"this box may not bill: {self._worker.conflict}")
         receipt = self._ledger.receipt()
         if receipt is None:
             raise NotEnrolled(

@@ -40,7 +40,8 @@ async def serve(
     """Serve until `stop` is set. `connect` reaches a node; None: over HTTP.
 
     The caller has claimed folder and address, and starts and stops the engine. Raises DatabaseError, IdentityError,
-    LedgerError before anything is served.
+    LedgerError before anything is served, and LedgerUnavailable when the ledger has failed and must be opened anew:
+    whoever runs this process starts it again.
     """
     while not stop.is_set():
         async with AsyncExitStack() as opened:
@@ -70,14 +71,14 @@ async def open_box(
         identity=identity,
         engine=engine,
         ledger=ledger,
-        meter=CallMeter(ledger, clock),
+        meter=CallMeter(ledger, clock, worker),
         keys=Keys(database, clock),
         packages=Store(settings.store),
         search=Search(engine, collections),
         connect=connect,
         node=node,
         worker=worker,
-        running=Running(settings.key_concurrency),
+        running=Running(settings.key_concurrency, settings.places_per_key),
         metrics=Metrics(),
         admin_token=state.admin_token(settings.state),
         started_ms=clock.wall_ms(),
@@ -92,8 +93,18 @@ def open_ledger(settings: Settings, identity: Identity, clock: Clock) -> Ledger:
 
 
 async def _listen(box: Box, stop: asyncio.Event) -> None:
-    """Answer requests until `stop` or the box's own `reopen` is set; then let running calls end, within bounds."""
+    """Answer requests until `stop` or the box's own `reopen` is set; then let running calls end, within bounds.
+
+    Raises LedgerUnavailable when the ledger has failed.
+    """
     settings = box.settings
+    loop, failed = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        box.running.stop_all()  # What they would still give could not be billed.
+        failed.set()
+
+    box.ledger.failed.add_done_callback(lambda _: loop.call_soon_threadsafe(end))
     server = Server(
         create_app(box),
         address=settings.host,
@@ -105,7 +116,9 @@ async def _listen(box: Box, stop: asyncio.Event) -> None:
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_s * 1000),
         log_enabled=False,
     )
-    await serve_until(server, (stop, box.reopen), settings.stop_s, box.running.stop_all)
+    await serve_until(server, (stop, box.reopen, failed), settings.stop_s, box.running.stop_all)
+    if failed.is_set():
+        box.ledger.check_writable()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -11,6 +11,8 @@ NodeError
 ├── Gap                 the node's chain ends elsewhere; carries its head
 ├── Conflict            the node holds another history of this box: a person must look
 └── Refused             the node understood and said no
+
+OtherHistory, a ValueError, is how the ledger refuses a receipt for a record that it does not hold.
 """
 
 from sync.segment import Head
@@ -34,6 +36,12 @@ class LedgerLocked(LedgerError):
 
 class LedgerCorrupt(LedgerError):
     pass
+
+
+class OtherHistory(ValueError):
+    def __init__(self, acked: int) -> None:
+        super().__init__(f"receipt.acked: the node's record {acked} is not in this ledger")
+        self.acked = acked
 
 
 class NodeError(Exception):

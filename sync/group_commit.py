@@ -15,9 +15,11 @@ from sync.errors import LedgerUnavailable
 
 QUEUE_MAX = 4096  # jobs waiting for the disk
 GROUP_MAX = 512  # jobs in one transaction
+PROBE_S = 5  # after a disk that was full, how long until it is tried again
 
 _T = TypeVar("_T")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
+_CLOSED = "it is closed"
 _FAILED = "its writer has failed; restart the box and read its log"
 
 
@@ -25,6 +27,8 @@ class Writer:
     """Runs jobs on one connection from a thread of its own, in the order they were submitted.
 
     A job checks first and writes then: a ValueError from it means nothing of it was written, and spares its neighbours.
+
+    `failed` is done once the writer has failed for good: nothing more is written on this connection.
     """
 
     def __init__(
@@ -35,6 +39,9 @@ class Writer:
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_MAX)
         self._gate = threading.Lock()
         self._stopped: str | None = None  # why no more jobs are taken
+        self._refused: str | None = None  # why the last group was not written, though another may be
+        self.failed: Future[None] = Future()
+        self.failed.set_running_or_notify_cancel()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -51,17 +58,25 @@ class Writer:
                 raise LedgerUnavailable(f"{self._name}: {QUEUE_MAX} calls wait for the disk; send fewer") from None
         return future
 
+    def check(self) -> None:
+        """Raises LedgerUnavailable when nothing can be written: for good, or until the next write succeeds.
+
+        While that is so, a small write is tried every PROBE_S, so that it ends without a job too.
+        """
+        if why := self._stopped or self._refused:
+            raise LedgerUnavailable(f"{self._name}: {why}")
+
     def close(self) -> None:
         """Writes what waits; takes no more from the call on."""
         with self._gate:
-            self._stopped = self._stopped or "it is closed"
+            self._stopped = self._stopped or _CLOSED
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            while (jobs := self._gather()) and self._commit(jobs):
+            while (jobs := self._gather()) is not None and self._commit(jobs):
                 pass
         finally:
             with self._gate:
@@ -69,11 +84,16 @@ class Writer:
                 while not self._queue.empty():
                     if item := self._queue.get_nowait():
                         item[1].set_exception(LedgerUnavailable(f"{self._name}: {self._stopped}"))
+            if self._stopped != _CLOSED:
+                self.failed.set_result(None)
 
-    def _gather(self) -> list[_Job]:
-        """Waits for a job, then takes all that wait with it; nothing when closing."""
+    def _gather(self) -> list[_Job] | None:
+        """Waits for a job, then takes all that wait with it; no job when it is time to probe, None when closing."""
         jobs: list[_Job] = []
-        item = self._queue.get()
+        try:
+            item = self._queue.get(timeout=PROBE_S if self._refused else None)
+        except queue.Empty:
+            return jobs
         while item:
             jobs.append(item)
             if len(jobs) == GROUP_MAX or self._queue.empty():
@@ -81,7 +101,7 @@ class Writer:
             item = self._queue.get_nowait()
         if jobs:
             self._queue.put(None)  # The end was met while taking others along: meet it again.
-        return jobs
+        return jobs or None
 
     def _commit(self, jobs: list[_Job]) -> bool:
         """Nobody hears of success before the disk has synced, and everybody of a failure. False: cannot go on."""
@@ -89,15 +109,14 @@ class Writer:
         try:
             outcomes = self._transact(jobs)
         except (apsw.FullError, apsw.BusyError) as error:
-            alive, failure = (
-                True,
-                f"not recorded ({error}); free some disk space, and close what else has the file open",
-            )
+            alive = True
+            failure = f"not recorded ({error}); free some disk space, and close what else has the file open"
+            self._refused = failure
         except apsw.Error as error:
             # After a failed write or sync the kernel may have dropped what it held: only a restart knows the truth.
             failure = self._stopped = f"writing failed ({error}); check the disk, then restart the box"
         else:
-            alive = True
+            alive, self._refused = True, None
             for (_, future), outcome in zip(jobs, outcomes, strict=True):
                 if isinstance(outcome, ValueError):
                     future.set_exception(outcome)
@@ -115,6 +134,8 @@ class Writer:
         self._begin()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
+            if self._refused:  # Writes a page also when no job does: only the disk can say that it takes writes again.
+                self._connection.execute("PRAGMA user_version = 0")
             for job, _ in jobs:
                 try:
                     outcomes.append(job())

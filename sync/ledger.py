@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 import apsw
 
 from sync.clock import Clock, day_number, day_of_number, number_of_day
-from sync.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable
+from sync.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable, OtherHistory
 from sync.group_commit import Writer
 from sync.identity import sync_folder
 from sync.price import PriceBook, rate
@@ -164,9 +164,19 @@ class Ledger:
     def store_receipt(self, signed: SignedReceipt) -> "Future[Receipt]":
         """Keeps the node's newest receipt with its lease, price book and top-up.
 
-        ValueError in the future: not signed by the pinned node, not of this chain, or older than the one held.
+        ValueError in the future: not signed by the pinned node, not for this box, or older than the one held;
+        OtherHistory, which is one, when the node signed for a record that is not in this ledger.
         """
         return self._jobs.submit(lambda: self._store_receipt(signed))
+
+    def check_writable(self) -> None:
+        """Raises LedgerUnavailable while no record can be made: what is served then could never be billed."""
+        self._jobs.check()
+
+    @property
+    def failed(self) -> "Future[None]":
+        """Done once nothing can be written until the file is opened anew; `check_writable` says why."""
+        return self._jobs.failed
 
     # Reading: what was committed.
 
@@ -346,8 +356,8 @@ class Ledger:
         receipt = Receipt.from_bytes(signed.payload)
         if (receipt.device, receipt.epoch, receipt.lease.epoch) != (self._device, self._epoch, self._epoch):
             raise ValueError("receipt.device: the receipt is for another box or epoch")
-        if receipt.link != self.row(receipt.acked).link:
-            raise ValueError(f"receipt.link: the node's record {receipt.acked} is not this ledger's")
+        if receipt.acked > self.head().seq or receipt.link != self.row(receipt.acked).link:
+            raise OtherHistory(receipt.acked)
         if receipt.lease.from_seq > receipt.acked:
             raise ValueError("receipt.lease.from_seq: beyond what is acknowledged")
         return receipt
@@ -387,8 +397,8 @@ class Ledger:
 
     def _corrupt(self, what: str) -> LedgerCorrupt:
         return LedgerCorrupt(
-            f"ledger {self.path}: {what}. Nothing was changed. Keep the file as evidence; restore the newest "
-            "copy, or move the whole state folder aside and enrol the box anew"
+            f"ledger {self.path}: {what}. Nothing was changed. Keep the file as evidence: move the whole "
+            "state folder aside and enrol the box anew"
         )
 
 

@@ -4,20 +4,20 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx
 
 from sync.clock import Clock
 from sync.errors import BadAnswer, Conflict, Gap, NodeError, Refused, Unreachable
 from sync.identity import Enrolment, Identity
+from sync.reach import check_node_url
 from sync.segment import RECEIPT_BYTES_MAX, Head, SignedReceipt, SignedSegment, TopUp
 from sync.signature import Purpose, request_message, sign
 
 CBOR, JSON = "application/cbor", "application/json"
 ANSWER_BYTES_MAX = RECEIPT_BYTES_MAX + 1024
 REQUEST_S_MAX = 60
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_OTHER_HISTORY = ("fork", "device_frozen")  # the node's words for a box that is two
 
 
 class NodeClient(Protocol):
@@ -45,9 +45,7 @@ class HttpNode:
     """NodeClient over HTTP. Raises ValueError for a URL that is neither https nor loopback."""
 
     def __init__(self, url: str, http: httpx.AsyncClient, identity: Identity, clock: Clock) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise ValueError(f"node URL {url}: must begin with https://, for whoever enrols trusts the line")
+        check_node_url(url)
         self._url = url.rstrip("/")
         self._http, self._identity, self._clock = http, identity, clock
 
@@ -68,8 +66,7 @@ class HttpNode:
                 raise Gap(Head.from_bytes(body))
         except ValueError as error:
             raise self._bad_answer(str(error)) from error
-        refusal = self._refusal(status, body)
-        raise Conflict(str(refusal)) if status == 422 else refusal
+        raise self._refusal(status, body)
 
     async def request_topup(self, amount_paise: int, request_id: str) -> TopUp:
         wish = json.dumps({"amount_paise": amount_paise, "request_id": request_id}).encode()
@@ -138,7 +135,8 @@ class HttpNode:
         if status < 400 or not isinstance(error, dict):
             return self._bad_answer(f"status {status}")
         code, message = (str(error.get(key))[:300] for key in ("code", "message"))
-        return Refused(f"node {self._url}: refuses ({status} {code}): {message}")
+        kind = Conflict if code in _OTHER_HISTORY else Refused
+        return kind(f"node {self._url}: refuses ({status} {code}): {message}")
 
     def _bad_answer(self, what: str) -> BadAnswer:
         return BadAnswer(f"node {self._url}: the answer is not a node's ({what}); is a Wi-Fi sign-in page in between?")

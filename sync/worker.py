@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sync.clock import Clock
-from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError
+from sync.errors import BadAnswer, Conflict, Gap, LedgerError, NodeError, OtherHistory, Unreachable
 from sync.fault import place
 from sync.identity import Identity
 from sync.ledger import Ledger
@@ -17,6 +17,7 @@ from sync.transport import NodeClient
 BACKOFF_S_MAX = 300
 TICK_S = 1  # how often the lease is looked at between syncs
 LOW_S = 5  # a low lease asks for the next sync no sooner than this
+RECORDS_MIN = 20  # in a segment on the slowest of lines: 5 kB
 GAPS_MAX = 2  # gap answers in one sync; more means that the node does not keep what it says
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class SyncStatus:
     acked: int  # seq of the last record that the node has billed
     synced_ms: int | None  # when the last sync since the start succeeded
     failures: int  # in a row
-    failure: str | None  # what the last sync failed with
+    failure: str | None  # the conflict with the node that stands, or else what the last sync failed with
 
 
 class SyncWorker:
@@ -52,12 +53,18 @@ class SyncWorker:
         self._synced_ms: int | None = None
         self._failures = 0
         self._failure: str | None = None
+        self._conflict: str | None = None
+        self._records_most = SEGMENT_RECORDS_MAX
+
+    @property
+    def conflict(self) -> str | None:
+        """Why nothing that this box records can be billed: the node holds another history. Until a sync succeeds."""
+        return self._conflict
 
     def status(self) -> SyncStatus:
         receipt = self._ledger.receipt()
-        return SyncStatus(
-            self._ledger.head().seq, receipt.acked if receipt else 0, self._synced_ms, self._failures, self._failure
-        )
+        acked, failure = receipt.acked if receipt else 0, self._conflict or self._failure
+        return SyncStatus(self._ledger.head().seq, acked, self._synced_ms, self._failures, failure)
 
     async def run(self) -> None:
         """Until cancelled: at once, then every `every_s`, sooner when the lease runs low, later while syncs fail.
@@ -83,11 +90,16 @@ class SyncWorker:
                 receipt = await self._ship()
             except (NodeError, LedgerError) as error:
                 self._failures, self._failure = self._failures + 1, str(error)
+                if isinstance(error, Conflict):
+                    if self._conflict is None:
+                        log.error("nothing more is served: %s", error)
+                    self._conflict = str(error)
                 raise
             except Exception as error:
                 self._failures, self._failure = self._failures + 1, f"a fault of this program: {place(error)}"
                 raise
-            self._failures, self._failure, self._synced_ms = 0, None, self._clock.wall_ms()
+            self._failures, self._failure, self._conflict = 0, None, None
+            self._synced_ms = self._clock.wall_ms()
             return receipt
 
     async def _ship(self) -> Receipt:
@@ -103,8 +115,15 @@ class SyncWorker:
                     raise
                 acked = self._resume(gap.head)
                 continue
+            except Unreachable:
+                # A line may be too slow for a whole segment in the time that the node gives it.
+                self._records_most = max(RECORDS_MIN, self._records_most // 2)
+                raise
+            self._records_most = min(SEGMENT_RECORDS_MAX, self._records_most * 2)
             try:
                 receipt = await asyncio.wrap_future(self._ledger.store_receipt(answer))
+            except OtherHistory as error:
+                raise _conflict(error.acked) from error
             except ValueError as error:
                 raise BadAnswer(f"the node's receipt is not kept: {error}") from error
             if receipt.acked < segment.last:
@@ -116,7 +135,7 @@ class SyncWorker:
     def _cut(self, acked: int) -> Segment:
         """The next records after `acked`; none makes a heartbeat."""
         before = self._ledger.row(acked).link
-        rows = self._ledger.rows(acked, SEGMENT_RECORDS_MAX)
+        rows = self._ledger.rows(acked, self._records_most)
         after = rows[-1].link if rows else before
         records = tuple(row.data for row in rows)
         held = self._ledger.receipt()
@@ -126,10 +145,7 @@ class SyncWorker:
     def _resume(self, head: Head) -> int:
         """Where to go on after a gap: the node's head, if it is a place in this ledger."""
         if head.acked > self._ledger.head().seq or self._ledger.row(head.acked).link != head.link:
-            raise Conflict(
-                f"the node's record {head.acked} of this box is not in its ledger: an older copy was restored, or the "
-                "box was copied. Move the whole state folder aside and enrol the box anew"
-            )
+            raise _conflict(head.acked)
         return head.acked
 
     async def _pause(self, wait_s: float) -> None:
@@ -154,3 +170,10 @@ class SyncWorker:
     def _backoff_s(self) -> float:
         """2, 4, 8 … BACKOFF_S_MAX seconds, less up to a half by chance."""
         return min(BACKOFF_S_MAX, 2.0 ** min(self._failures, 16)) * (1 - self._uniform() / 2)
+
+
+def _conflict(acked: int) -> Conflict:
+    return Conflict(
+        f"the node's record {acked} of this box is not in its ledger: an older copy was restored, or the box was "
+        "copied. Move the whole state folder aside and enrol the box anew"
+    )

@@ -1,6 +1,7 @@
 """The meter within its lease: what fits, what does not, and what a failed or cancelled call leaves behind."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -8,11 +9,13 @@ import pytest
 
 from appliance.box import Box
 from appliance.meter import AlreadyRecorded, CallMeter, Credit, LeaseExpired, NotEnrolled, PaymentRequired, Reservation
-from sync.errors import LedgerUnavailable
+from sync.errors import Conflict, Gap, LedgerUnavailable
 from sync.ledger import Ledger
 from sync.price import cost, default_book
 from sync.record import Meter, Outcome, Unit
+from sync.segment import Head
 from tests.support.box import Street, eventually
+from tests.support.held_disk import HeldDisk
 
 UNITS = {Unit.REQUESTS: 1, Unit.POINTS_IN: 1000, Unit.POINTS_OUT: 1000}
 PRICE = cost(default_book(), Meter.CHAT, UNITS)
@@ -164,6 +167,52 @@ async def test_a_box_without_a_node_serves_nothing_billable(tmp_path: Path) -> N
         assert box.meter.credit() is None
         with pytest.raises(NotEnrolled, match="nukkad enrol"):
             reserve(box)
+
+
+async def test_nothing_is_served_while_the_ledger_cannot_be_written(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stream would be free: its text goes out before its record is made."""
+    monkeypatch.setattr("sync.group_commit.PROBE_S", 0.01)
+    disk = HeldDisk("meter-full")
+    monkeypatch.setattr("appliance.serve.Ledger", partial(Ledger, vfs=disk.name))
+    async with street.box() as box:
+        disk.full = True
+        with pytest.raises(LedgerUnavailable), reserve(box) as reservation:
+            await reservation.commit(UNITS, Outcome.COMPLETED)
+        for _ in range(3):
+            with pytest.raises(LedgerUnavailable, match="free some disk space"):
+                reserve(box)
+        assert box.meter._reserved == 0
+        disk.full = False
+        await eventually(lambda: is_open(box))
+        with reserve(box) as reservation:
+            await reservation.commit(UNITS, Outcome.COMPLETED)
+        assert box.ledger.head().seq == 1
+
+
+def is_open(box: Box) -> bool:
+    try:
+        with reserve(box):
+            return True
+    except LedgerUnavailable:
+        return False
+
+
+async def test_a_box_of_which_the_node_holds_another_history_serves_nothing_billable(street: Street, box: Box) -> None:
+    def deny() -> None:
+        raise Gap(Head(99, bytes(32)))
+
+    assert box.worker is not None
+    street.node.before = deny
+    with pytest.raises(Conflict):
+        await box.worker.sync_now()
+    with pytest.raises(NotEnrolled, match=r"may not bill: the node's record 99 .* enrol the box anew"):
+        reserve(box)
+    street.node.before = lambda: None
+    await box.worker.sync_now()
+    with reserve(box):
+        pass
 
 
 async def test_a_request_that_was_recorded_is_not_reserved_again(box: Box) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,15 +16,19 @@ from appliance import state
 from appliance.address import AddressError
 from appliance.address import check as check_address
 from appliance.claim import claimed
+from appliance.cli import EXPECTED
+from appliance.serve import serve
 from appliance.settings import Settings
 from appliance.state import StateError
 from appliance.text.points import count_points
+from sync.errors import LedgerUnavailable
 from sync.identity import load_or_create
 from sync.ledger import Ledger
-from tests.support.box import Served, Street, served
+from tests.support.box import Served, Street, eventually, served
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
 from tests.support.held_clock import HeldClock
-from tests.support.house import wait_until
+from tests.support.held_disk import HeldDisk
+from tests.support.house import answers, free_port, wait_until
 
 CHAT: dict[str, Any] = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "one two three"}], "stream": True}
 
@@ -112,6 +117,30 @@ def test_a_running_box_can_be_enrolled(tmp_path: Path) -> None:
         wait_until(serves, "the enrolled box serves")
         again = httpx.post(url, json={"code": "GOOD-CODE"}, headers=operator, trust_env=False)
         assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+
+
+async def test_a_box_whose_ledger_has_failed_ends_so_that_it_is_started_again(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HeldDisk("serve-dead")
+    monkeypatch.setattr("appliance.serve.Ledger", partial(Ledger, vfs=disk.name))
+    settings = Settings(state=street.folder, port=free_port())
+    headers = {"Authorization": f"Bearer {street.new_key()}"}
+    url = f"http://127.0.0.1:{settings.port}"
+    serving = asyncio.create_task(serve(settings, street.engine, street.clock, asyncio.Event(), street.connect))
+    await asyncio.to_thread(wait_until, lambda: answers(f"{url}/readyz"), "the box is ready")
+    street.engine.allowed = 1
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+        streaming = asyncio.create_task(client.post("/v1/chat/completions", json=CHAT))
+        await eventually(lambda: street.engine.allowed == 0)
+        disk.works_left = 0
+        failed = await client.post("/v1/embeddings", json={"model": EMBED_MODEL, "input": "x"})
+        assert (failed.status_code, failed.json()["error"]["code"]) == (503, "ledger_unavailable")
+        # A stream that could not be billed is not served to its end.
+        assert '"ledger_unavailable"' in (await streaming).text
+    with pytest.raises(LedgerUnavailable):
+        await serving
+    assert issubclass(LedgerUnavailable, EXPECTED)  # The command line tells it and exits with 1.
 
 
 def test_one_folder_has_one_box_and_one_port_has_one_listener(tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ def test_a_failed_write_undoes_its_group_and_ends_the_writer(connection: apsw.Co
             future.result()
     with pytest.raises(LedgerUnavailable, match="restart the box"):
         writer.submit(insert(connection, 9))
+    with pytest.raises(LedgerUnavailable, match="restart the box"):
+        writer.check()
+    writer.failed.result(timeout=10)
     assert count(connection) == 0
 
 
@@ -99,8 +102,11 @@ def test_a_busy_file_is_refused_and_tried_again(tmp_path_factory: pytest.TempPat
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(LedgerUnavailable, match="not recorded"):
         writer.submit(insert(connection, 1)).result()
+    with pytest.raises(LedgerUnavailable, match="not recorded"):
+        writer.check()
     other.execute("COMMIT")
     writer.submit(insert(connection, 1)).result()
+    writer.check()
     writer.close()
     connection.close()
     other.close()
@@ -119,6 +125,7 @@ def test_a_fault_in_a_job_leaves_nobody_waiting(connection: apsw.Connection, wri
     for future in futures:
         with pytest.raises(LedgerUnavailable, match="its writer has failed"):
             future.result(timeout=10)
+    writer.failed.result(timeout=10)
     assert count(connection) == 0
 
 
@@ -148,6 +155,7 @@ def test_closing_ends_what_waits_and_may_be_repeated(connection: apsw.Connection
     writer.close()
     with pytest.raises(LedgerUnavailable, match="it is closed"):
         writer.submit(lambda: None)
+    assert not writer.failed.done()
 
 
 def insert(connection: apsw.Connection, value: int) -> Callable[[], None]:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from sync.errors import LedgerUnavailable
+from sync.ledger import Ledger
 from sync.record import Record
 from tests.support.doomed_writer import write_until_killed
 from tests.support.held_disk import HeldDisk
-from tests.support.usage import append, close, make_draft, open_ledger
+from tests.support.house import wait_until
+from tests.support.usage import BOOK, append, close, make_draft, open_ledger
 
 KILLS = 36
 POWER_CUTS = 60
@@ -111,6 +113,41 @@ def test_a_full_disk_stops_appends_aloud_and_goes_on_when_there_is_room(path: Pa
         assert ledger.records(0) == records
 
 
+def test_a_full_disk_is_told_before_anything_is_served_until_a_write_succeeds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nobody appends any more, because everybody asks first."""
+    monkeypatch.setattr("sync.group_commit.PROBE_S", 0.01)
+    disk = HeldDisk("full-told")
+    with open_ledger(path, vfs=disk.name) as ledger:
+        append(ledger, 1)
+        ledger.check_writable()
+        disk.full = True
+        with pytest.raises(LedgerUnavailable):
+            ledger.append(make_draft()).result()
+        for _ in range(5):
+            time.sleep(0.02)
+            with pytest.raises(LedgerUnavailable, match="free some disk space"):
+                ledger.check_writable()
+        with pytest.raises(LedgerUnavailable):  # A job that writes nothing does not show that there is room.
+            ledger.store_price_book(BOOK).result()
+        assert not ledger.failed.done()
+        disk.full = False
+        wait_until(lambda: is_writable(ledger), "the ledger takes records again")
+        assert append(ledger, 1)[0].seq == 2
+        assert ledger.verify() == 2
+    with open_ledger(path) as ledger:
+        assert ledger.verify() == 2
+
+
+def is_writable(ledger: Ledger) -> bool:
+    try:
+        ledger.check_writable()
+    except LedgerUnavailable:
+        return False
+    return True
+
+
 def test_a_disk_that_fails_to_sync_stops_the_ledger_until_a_restart(path: Path) -> None:
     disk = HeldDisk("dead")
     ledger = open_ledger(path, vfs=disk.name)
@@ -119,6 +156,9 @@ def test_a_disk_that_fails_to_sync_stops_the_ledger_until_a_restart(path: Path) 
     with pytest.raises(LedgerUnavailable, match=r"writing failed .*restart the box"):
         ledger.append(make_draft()).result()
     disk.works_left = None
+    ledger.failed.result()
+    with pytest.raises(LedgerUnavailable, match="restart the box"):
+        ledger.check_writable()
     with pytest.raises(LedgerUnavailable, match="restart the box"):  # The disk is back, but what it holds is unknown.
         ledger.append(make_draft()).result()
     assert ledger.records(0) == records

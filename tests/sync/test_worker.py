@@ -1,6 +1,8 @@
 import asyncio
 import random
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from sync.identity import Enrolment, Identity
 from sync.ledger import Ledger
 from sync.price import PriceBook
 from sync.record import Meter, Unit
-from sync.segment import Head, Receipt, SignedReceipt, SignedSegment
+from sync.segment import Head, Receipt, Segment, SignedReceipt, SignedSegment
 from sync.worker import BACKOFF_S_MAX, LOW_S, SyncStatus, SyncWorker
 from tests.support.held_clock import HeldClock
 from tests.support.memory_node import MemoryNode
@@ -147,9 +149,6 @@ class ForgingNode(MemoryNode):
     [
         {"device": bytes(16)},
         {"epoch": 2},
-        {"link": bytes(32)},
-        {"acked": 99},
-        {"acked": 2},
     ],
 )
 async def test_a_receipt_that_does_not_fit_is_not_kept(
@@ -163,6 +162,104 @@ async def test_a_receipt_that_does_not_fit_is_not_kept(
     with pytest.raises(BadAnswer, match="receipt"):
         await SyncWorker(ledger, Node(IDENTITY.public_key, clock), IDENTITY, clock).sync_now()
     assert ledger.receipt() is None
+
+
+@pytest.mark.parametrize("change", [{"link": bytes(32)}, {"acked": 99}])
+async def test_a_signed_receipt_for_another_history_is_a_conflict(
+    ledger: Ledger, clock: HeldClock, change: dict[str, object]
+) -> None:
+    class Node(ForgingNode):
+        def forge(self, true: Receipt) -> SignedReceipt:
+            return self.sign(replace(true, **change))  # type: ignore[arg-type]
+
+    append(ledger, 5)
+    with pytest.raises(Conflict, match="enrol the box anew"):
+        await SyncWorker(ledger, Node(IDENTITY.public_key, clock), IDENTITY, clock).sync_now()
+    assert ledger.receipt() is None
+
+
+async def test_an_older_ledger_put_back_is_a_conflict_from_the_first_heartbeat_on(
+    tmp_path: Path, node: MemoryNode, clock: HeldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, old = tmp_path / "ledger.db", tmp_path / "old.db"
+    for used in (3, 2):
+        with open_ledger(path, clock, node_key=NODE_PUBLIC) as ledger:
+            append(ledger, used)
+            clock.advance(1)
+            await SyncWorker(ledger, node, IDENTITY, clock).sync_now()
+        if not old.exists():
+            shutil.copy(path, old)
+    with open_ledger(old, clock, node_key=NODE_PUBLIC) as ledger:
+        worker = SyncWorker(ledger, node, IDENTITY, clock)
+        assert worker.conflict is None
+        for _ in range(2):
+            clock.advance(1)
+            with pytest.raises(Conflict, match="record 5 of this box is not in its ledger: an older copy was restored"):
+                await worker.sync_now()
+        node.before = lose
+        with pytest.raises(Unreachable):
+            await worker.sync_now()
+        status = worker.status()
+        assert worker.conflict and worker.conflict == status.failure  # It stands also while the line is cut.
+        assert (status.head, status.acked, status.failures) == (3, 3, 3)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert len(node.records) == 5
+
+
+async def test_a_conflict_ends_with_the_next_sync_that_succeeds(
+    ledger: Ledger, node: MemoryNode, worker: SyncWorker
+) -> None:
+    """As when the node itself was the one put back wrongly, and was put right."""
+
+    def deny() -> None:
+        raise Gap(Head(99, bytes(32)))
+
+    node.before = deny
+    with pytest.raises(Conflict):
+        await worker.sync_now()
+    assert worker.status().failure
+    node.before = nothing
+    await worker.sync_now()
+    assert worker.conflict is None
+    assert worker.status().failure is None
+
+
+async def test_a_slow_line_gets_smaller_segments_until_they_arrive(
+    ledger: Ledger, node: MemoryNode, worker: SyncWorker
+) -> None:
+    """The line carries 40 records in the time that the node gives a segment."""
+    append(ledger, 1000)
+    tried: list[int] = []
+
+    class Slow(MemoryNode):
+        async def send_segment(self, signed: SignedSegment) -> SignedReceipt:
+            tried.append(len(Segment.from_bytes(signed.payload).records))
+            if tried[-1] > 40:
+                lose()
+            return await super().send_segment(signed)
+
+    slow = Slow(IDENTITY.public_key, node.clock)
+    worker = SyncWorker(ledger, slow, IDENTITY, node.clock)
+    for _ in range(60):
+        with suppress(Unreachable):
+            await worker.sync_now()
+            break
+    assert is_whole(ledger, slow)
+    assert tried[:8] == [1000, 500, 250, 125, 62, 31, 62, 31]
+
+
+async def test_a_line_that_is_back_soon_gets_whole_segments_again(
+    ledger: Ledger, node: MemoryNode, worker: SyncWorker
+) -> None:
+    append(ledger, 3000)
+    node.before = lose
+    for _ in range(10):
+        with pytest.raises(Unreachable):
+            await worker.sync_now()
+    node.before = nothing
+    await worker.sync_now()
+    assert is_whole(ledger, node)
+    assert [len(segment.records) for segment in node.segments] == [20, 40, 80, 160, 320, 640, 1000, 740]
 
 
 async def test_a_receipt_that_another_signed_is_not_kept(ledger: Ledger, clock: HeldClock) -> None:

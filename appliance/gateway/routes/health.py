@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
 from appliance.gateway.access import TheBox, known_name
+from sync.errors import LedgerUnavailable
 
 router = APIRouter(tags=["health"])
 
@@ -16,12 +17,19 @@ async def get_health() -> dict[str, str]:
 
 @router.get("/readyz")
 async def get_readiness(box: TheBox) -> JSONResponse:
-    """200 when a model serves; 503 with the reason when none does."""
+    """200 when a model serves and the ledger takes records; 503 with the reason otherwise."""
     health = await box.engine.health()
     models = await box.engine.models() if health.ready else ()
-    if models:
+    unwritable = None
+    try:
+        box.ledger.check_writable()
+    except LedgerUnavailable as error:
+        unwritable = str(error)
+    if models and unwritable is None:
         return JSONResponse({"ready": True, "models": [model.name for model in models]})
-    if not health.ready:
+    if unwritable is not None:
+        reason = unwritable
+    elif not health.ready:
         reason = "the engine is starting"
     elif health.set_aside:
         reason = "; ".join(f"{name} cannot be served: {why}" for name, why in health.set_aside)

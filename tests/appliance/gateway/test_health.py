@@ -1,10 +1,15 @@
 """Ready means that a model serves; the figures are there; the routes describe themselves."""
 
+from functools import partial
+
 import httpx
+import pytest
 
 from appliance.engine.protocol import EngineHealth, ModelInfo
+from sync.ledger import Ledger
 from tests.support.box import Street
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL
+from tests.support.held_disk import HeldDisk
 
 
 class Empty:
@@ -38,6 +43,29 @@ async def test_not_ready_tells_why(street: Street) -> None:
             assert answer.status_code == 503
             assert reason in answer.json()["reason"]
             assert (await caller.get("/healthz")).status_code == 200
+
+
+async def test_not_ready_while_no_record_can_be_made(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.group_commit.PROBE_S", 0.01)
+    disk = HeldDisk("health-full")
+    monkeypatch.setattr("appliance.serve.Ledger", partial(Ledger, vfs=disk.name))
+    chat = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "one two three"}], "stream": True}
+    async with street.box() as box, street.caller(box) as caller:
+        disk.full = True
+        first = await caller.post("/v1/chat/completions", json=chat)
+        assert first.status_code == 200 and '"ledger_unavailable"' in first.text  # The one that found it out.
+        for _ in range(3):
+            refused = await caller.post("/v1/chat/completions", json=chat)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        answer = await caller.get("/readyz")
+        assert answer.status_code == 503
+        assert "free some disk space" in answer.json()["reason"]
+        disk.full = False
+        while (await caller.get("/readyz")).status_code == 503:
+            pass
+        answer = await caller.post("/v1/chat/completions", json=chat)
+        assert '"outcome":"completed"' in answer.text
+        assert box.ledger.head().seq == 1
 
 
 async def test_metrics_count_what_was_billed(caller: httpx.AsyncClient) -> None:
