@@ -9,7 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from sync.node.errors import Refusal
 
 JSON_BYTES_MAX = 16 * 1024
-RECEIVE_S_MAX = 15
+STALL_S_MAX = 15
+BYTES_PER_S_MIN = 2000  # so that a line of 20 kbit/s works, and a full segment takes at most 150 s
 
 _Form = TypeVar("_Form", bound="Form")
 
@@ -21,16 +22,18 @@ class Form(BaseModel):
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Raises Refusal 413 beyond `most` bytes, 408 when it does not arrive in time."""
+    """Raises Refusal 413 beyond `most` bytes, 408 when it falls STALL_S_MAX behind BYTES_PER_S_MIN."""
     body = bytearray()
+    start = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(RECEIVE_S_MAX):
+        async with asyncio.timeout_at(start + STALL_S_MAX) as limit:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
                     raise Refusal(413, "too_large", f"the body may have {most} bytes")
+                limit.reschedule(start + STALL_S_MAX + len(body) / BYTES_PER_S_MIN)
     except TimeoutError:
-        raise Refusal(408, "too_slow", f"the body did not arrive within {RECEIVE_S_MAX} s") from None
+        raise Refusal(408, "too_slow", f"the body came slower than {BYTES_PER_S_MIN} bytes a second") from None
     except ClientDisconnect:
         raise Refusal(400, "cut_short", "the body ended before its length") from None
     return bytes(body)
