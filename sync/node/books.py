@@ -8,15 +8,20 @@ from sync.node.errors import NodeError
 from sync.node.settings import Settings
 from sync.price import PriceBook, default_book
 
+EFFECTIVE_MS_MAX = 32_503_680_000_000  # the year 3000
+
 
 def load(settings: Settings) -> PriceBook:
     """The book of NUKKAD_NODE_PRICES, else the one that comes with Nukkad. Raises NodeError."""
     if settings.prices is None:
         return default_book()
     try:
-        return PriceBook.from_json(settings.prices.read_bytes())
+        book = PriceBook.from_json(settings.prices.read_bytes())
+        if book.effective_ms > EFFECTIVE_MS_MAX:
+            raise ValueError(f"price book: effective_ms: {book.effective_ms} is beyond the year 3000; is it in ms?")
     except (OSError, ValueError) as error:
         raise NodeError(f"NUKKAD_NODE_PRICES: {settings.prices}: {error}") from None
+    return book
 
 
 def store(connection: Connection, book: PriceBook, now_ms: int) -> None:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from sync.node.database import Connection, Database
 from sync.node.errors import NodeError
 
+LOCK_S_MAX = 600  # for who waits while another node migrates, or while requests under way hold a table
 _TURN = 0x6E756B6B  # the advisory lock's number; any will do that nobody else uses
 
 
@@ -19,8 +20,12 @@ def migrations() -> list[tuple[int, str, str]]:
 
 
 def migrate(database: Database, now_ms: int) -> int:
-    """Applies what is missing, in one transaction, and says how many files that were; safe to call from many nodes."""
+    """Applies what is missing, in one transaction, and says how many files that were; safe to call from many nodes.
+
+    The limits of requests do not hold here: a big table takes its time. Raises psycopg.errors.LockNotAvailable.
+    """
     with database.transaction() as connection:
+        connection.execute(f"set local statement_timeout = 0; set local lock_timeout = '{LOCK_S_MAX}s'")
         connection.execute("select pg_advisory_xact_lock(%s)", (_TURN,))
         applied = _applied(connection)
         known = migrations()

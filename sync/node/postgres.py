@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -27,7 +28,9 @@ from sync.node.errors import NodeError
 
 START_S_MAX = 60
 STOP_S_MAX = 30
-RESTARTS_MAX = 5  # in a row; a server that ran for a minute counts anew
+# Before each new start, of deaths in a row; together they outlast a disk that is full for half a minute.
+RESTART_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
+STAYED_S = 60  # a server that ran so long counts anew
 LOG_BYTES_MAX = 2 << 20
 LOG_LINE_BYTES_MAX = 16 * 1024
 SOCKET_FOLDER_MAX = 80  # bytes, which leaves room for the socket's own name
@@ -36,9 +39,13 @@ log = logging.getLogger(__name__)
 
 
 class Postgres:
-    """One server over `folder`. Start and stop it from one thread; a second thread restarts it when it dies."""
+    """One server over `folder`. Start and stop it from one thread; a second thread restarts it when it dies.
+
+    `lost` is done when that thread has given the server up: whoever serves from it must end, with an error.
+    """
 
     def __init__(self, folder: Path, connections: int) -> None:
+        self.lost: Future[None] = Future()
         self._folder = folder.absolute()
         self._data = self._folder / "data"
         self._connections = connections
@@ -164,20 +171,31 @@ class Postgres:
         mark.unlink(missing_ok=True)
 
     def _watch(self) -> None:
-        """Starts the server again when it dies, so that a crash costs the requests in flight and nothing else."""
-        deaths = 0
+        try:
+            self._keep_up()
+        finally:  # also where a new process or thread cannot be made
+            if not self._stopping.is_set():
+                self.lost.set_result(None)
+
+    def _keep_up(self) -> None:
+        """Starts the server again when it dies, so that a crash costs the requests in flight and nothing else.
+
+        Returns when it is to stop, and when it died too often.
+        """
+        waits_s = iter(RESTART_WAITS_S)
         while True:
             assert self._process is not None
             started = time.monotonic()
             self._process.wait()
             if self._stopping.is_set():
                 return
-            deaths = 1 if time.monotonic() - started > 60 else deaths + 1
-            if deaths > RESTARTS_MAX:
-                log.critical("PostgreSQL died %d times in a row; restart the node after reading its log", deaths)
+            if time.monotonic() - started > STAYED_S:
+                waits_s = iter(RESTART_WAITS_S)
+            wait_s = next(waits_s, None)
+            if wait_s is None:
                 return
             log.error("PostgreSQL died with status %d; starting it again", self._process.returncode)
-            self._stopping.wait(0.5 * deaths)
+            self._stopping.wait(wait_s)
             with self._turn:
                 if self._stopping.is_set():
                     return

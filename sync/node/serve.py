@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import psycopg
@@ -34,29 +35,43 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
-    """The database of NUKKAD_NODE_DSN, else the embedded one. The caller holds the state folder. Raises NodeError."""
+def open_database(settings: Settings) -> Iterator[tuple[Database, "Future[None]"]]:
+    """The database of NUKKAD_NODE_DSN, else the embedded one; and what is done when that one is lost for good.
+
+    The caller holds the state folder. Raises NodeError.
+    """
     with ExitStack() as stack:
+        lost: Future[None] = Future()
         dsn = settings.dsn
         if dsn is None:
             postgres = Postgres(settings.state / "postgres", settings.connections)
             stack.callback(postgres.stop)
             postgres.start()
-            dsn = postgres.dsn
+            dsn, lost = postgres.dsn, postgres.lost
         _check_answer(dsn)
         database = Database(dsn, settings.connections)
         stack.callback(database.close)
         database.open()
-        yield database
+        yield database, lost
 
 
 def prepare(settings: Settings, database: Database, key: Ed25519PrivateKey, clock: Clock) -> None:
-    """Brings tables, accounts and prices up to date. Idempotent; safe while other nodes do the same."""
-    migrate(database, clock.wall_ms())
-    with database.transaction() as connection:
-        _claim(connection, public_bytes(key))
-        accounts.open_house(connection)
-        log.info("%s", books.update(connection, settings, clock.wall_ms()))
+    """Brings tables, accounts and prices up to date. Idempotent, also while other nodes do it. Raises NodeError."""
+    try:
+        migrate(database, clock.wall_ms())
+        with database.transaction() as connection:
+            _claim(connection, public_bytes(key))
+            accounts.open_house(connection)
+            log.info("%s", books.update(connection, settings, clock.wall_ms()))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NodeError(
+            f"NUKKAD_NODE_DSN: {error.diag.message_primary}: the user it names needs a database of its own"
+            " (CREATE DATABASE … OWNER that user), or CREATE on the schema public and all rights on the node's tables"
+        ) from None
+    except psycopg.errors.LockNotAvailable:
+        raise NodeError(
+            "NUKKAD_NODE_DSN: another node or program holds the tables for minutes: end it, or wait, and start again"
+        ) from None
 
 
 def serve(settings: Settings) -> None:
@@ -65,15 +80,20 @@ def serve(settings: Settings) -> None:
     with hold_state(settings.state):
         _check_port(settings)
         key, token = load_key(settings.state), load_token(settings.state)
-        with open_database(settings) as database:
+        with open_database(settings) as (database, lost):
             prepare(settings, database, key, clock)
             if settings.payee_vpa == PAYEE_UNSET:
                 log.warning("top-up links cannot be paid: set NUKKAD_NODE_PAYEE_VPA to your UPI address")
             app = create_app(settings, database, clock, secrets.token_bytes, key=key, token=token)
-            asyncio.run(_serve(app, settings))
+            asyncio.run(_serve(app, settings, lost))
+            if lost.done():
+                raise NodeError(
+                    "PostgreSQL died too often in a row: its log, postgres.log in the state folder, says why"
+                )
 
 
-async def _serve(app: FastAPI, settings: Settings) -> None:
+async def _serve(app: FastAPI, settings: Settings, lost: "Future[None]") -> None:
+    """Until SIGINT or SIGTERM, or until the database is lost."""
     server = Server(
         app,
         address=settings.host,
@@ -89,6 +109,7 @@ async def _serve(app: FastAPI, settings: Settings) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    lost.add_done_callback(lambda _: loop.call_soon_threadsafe(stop.set))
     log.info("the node serves at %s", settings.url)
     await serve_until(server, [stop], STOP_S_MAX)
 

@@ -59,6 +59,17 @@ def test_an_older_node_refuses_newer_tables(database: Database, monkeypatch: pyt
         migrate(database, 2)
 
 
+def test_a_migration_may_take_longer_than_a_request(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "do $$ begin if current_setting('statement_timeout') <> '0' or current_setting('lock_timeout') <> '10min'"
+        " then raise 'hurried'; end if; end $$"
+    )
+    monkeypatch.setattr(module, "migrations", lambda: [(1, "slow.sql", text)])
+    assert migrate(database, 1) == 1
+    with database.transaction() as connection:
+        assert connection.execute("show statement_timeout").fetchone() == ("30s",)
+
+
 def test_a_migration_that_fails_leaves_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     real = migrations()
     monkeypatch.setattr(module, "migrations", lambda: [*real, (len(real) + 1, "bad.sql", "select nonsense")])

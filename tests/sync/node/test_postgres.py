@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sync.node import postgres as module
 from sync.node.errors import NodeError
 from sync.node.postgres import LOG_BYTES_MAX, Postgres
 
@@ -117,6 +119,43 @@ def test_a_cluster_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (folder / "data").mkdir(parents=True)
     with pytest.raises(NodeError, match="its log"):
         Postgres(folder, 4).start()
+
+
+@pytest.mark.parametrize("failure", [None, OSError("no more processes")])
+def test_a_server_that_keeps_dying_is_given_up_and_said_to_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError | None
+) -> None:
+    monkeypatch.setattr(module, "RESTART_WAITS_S", (0, 0, 0))
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda thrown: told.append(thrown.exc_value))
+    server = Postgres(tmp_path / "postgres", 4)
+    server.start()
+    spawned = 0
+
+    def spawn() -> None:
+        nonlocal spawned
+        spawned += 1
+        if failure is not None:
+            raise failure
+        server._process = subprocess.Popen(["false"])
+
+    monkeypatch.setattr(server, "_spawn", spawn)
+    os.kill(server.pid, signal.SIGKILL)
+    server.lost.result(timeout=60)
+    assert (spawned, told) == ((3, []) if failure is None else (1, [failure]))
+    server.stop()
+
+
+def test_a_server_that_is_stopped_is_not_lost(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / "postgres", 4)
+    server.start()
+    server.stop()
+    assert not server.lost.done()
+
+
+def test_a_disk_that_is_full_for_ten_seconds_is_outlasted() -> None:
+    """Deaths on a full disk come at once, so the waits alone decide how long."""
+    assert sum(module.RESTART_WAITS_S) > 30
 
 
 def test_the_servers_log_stays_within_its_bound_while_it_runs(tmp_path: Path) -> None:

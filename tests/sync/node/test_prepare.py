@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg.conninfo import make_conninfo
 
-from sync.node import books
+from sync.node import books, migrate
 from sync.node.context import Node
+from sync.node.database import Database
 from sync.node.errors import NodeError
 from sync.node.ingest import ingest
 from sync.node.serve import prepare
@@ -82,6 +85,40 @@ def test_the_start_says_which_book_is_in_force(node: Node, tmp_path: Path, caplo
 def test_without_a_book_in_force_the_node_does_not_start(node: Node) -> None:
     with node.database.snapshot() as connection, pytest.raises(NodeError, match="NUKKAD_NODE_PRICES"):
         books.in_force(connection, BOOK.effective_ms - 1)
+
+
+def test_a_day_of_prices_in_microseconds_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match=r"NUKKAD_NODE_PRICES: .* effective_ms: .* beyond the year 3000"):
+        books.load(write_book(tmp_path, START_MS * 1000))
+
+
+def test_a_database_user_without_the_right_to_make_tables_is_told_so(empty_dsn: str, node: Node) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("drop role if exists humble")
+        connection.execute("create role humble login")
+    database = Database(make_conninfo(empty_dsn, user="humble"), 2)
+    database.open()
+    try:
+        with pytest.raises(NodeError, match=r"NUKKAD_NODE_DSN: permission denied for schema public: .* CREATE"):
+            prepare(node.settings, database, node.key, node.clock)
+    finally:
+        database.close()
+
+
+def test_tables_that_somebody_holds_are_waited_for_and_then_named(
+    empty_dsn: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_S_MAX", 1)
+    database = Database(empty_dsn, 2)
+    database.open()
+    try:
+        with psycopg.connect(empty_dsn) as holder:
+            holder.execute("select pg_advisory_xact_lock(%s)", (migrate._TURN,))
+            with pytest.raises(NodeError, match="NUKKAD_NODE_DSN: another node or program holds the tables"):
+                prepare(node.settings, database, node.key, node.clock)
+        prepare(node.settings, database, node.key, node.clock)
+    finally:
+        database.close()
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"version": "1", "effective_ms": 1.5, "rates": {}}'])
