@@ -67,6 +67,16 @@ def balance_before(connection: Connection, customer: str, time_ms: int) -> int:
     return int(row[0])
 
 
+def last_posted_ms(connection: Connection, customer: str) -> int:
+    """The latest time of the wallet's entries; 0 where there are none."""
+    row = connection.execute(
+        "select coalesce(max(posted_ms), 0) from postings join entries on entries.id = entry where account = %s",
+        (wallet(customer),),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 @dataclass(frozen=True)
 class AccountTotal:
     account: str

@@ -42,8 +42,8 @@ def adjust(connection: Connection, customer: str, id: str, amount_paise: int, *,
     if not 1 <= len(reason) <= REASON_MAX or not reason.isprintable() or reason.isspace():
         raise Refusal(422, "bad_field", f"reason: must be 1 to {REASON_MAX} printable characters")
     customers.find(connection, customer)
-    customers.lock(connection, customer)
-    wished = Adjustment(id, customer, amount_paise * MICRO_PER_PAISA, reason, now_ms)
+    posted_ms = customers.lock_to_post(connection, customer, now_ms)
+    wished = Adjustment(id, customer, amount_paise * MICRO_PER_PAISA, reason, posted_ms)
     # A second node may be making one of the same id for another customer: the id decides, and waits for that one.
     connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"adjustment:{id}",))
     found = _find(connection, id)
@@ -52,10 +52,10 @@ def adjust(connection: Connection, customer: str, id: str, amount_paise: int, *,
             raise Refusal(409, "id_used", "id: stands on another adjustment; take a new one")
         return Made(found, posted=False)
     amounts = {accounts.ADJUSTMENTS: wished.amount, accounts.wallet(customer): -wished.amount}
-    entry = accounts.post(connection, "adjustment", f"adjustment:{id}", amounts, now_ms)
+    entry = accounts.post(connection, "adjustment", f"adjustment:{id}", amounts, posted_ms)
     connection.execute(
         "insert into adjustments (id, customer, amount, reason, entry, made_ms) values (%s, %s, %s, %s, %s, %s)",
-        (id, customer, wished.amount, reason, entry, now_ms),
+        (id, customer, wished.amount, reason, entry, posted_ms),
     )
     return Made(wished, posted=True)
 

@@ -17,6 +17,7 @@ from sync.node.tables import (
     print_customers,
     print_devices,
     print_prices,
+    print_retired,
     print_statement,
     print_topups,
     print_trial_balance,
@@ -62,9 +63,12 @@ def add_customer(
 
 
 @customer_app.command("list")
-def list_customers(as_json: AsJson = False) -> None:
-    """Customers and their balances."""
-    _show(as_json, lambda client: client.get("/v1/customers"), print_customers)
+def list_customers(
+    after: Annotated[str | None, typer.Option(metavar="CUSTOMER", help="Those that come after this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Customers and their balances: at most 500, by id."""
+    _show(as_json, lambda client: client.get("/v1/customers", after=after), print_customers)
 
 
 @app.command()
@@ -85,7 +89,7 @@ def statement(
     last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Included.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a customer used and paid; without days: everything until today."""
+    """What a customer used and paid; without days: everything. Of days that are over it never changes any more."""
     query = {"from": first, "to": last}
     _show(as_json, lambda client: client.get(f"/v1/customers/{_part(customer)}/statement", **query), print_statement)
 
@@ -113,8 +117,14 @@ def adjust(
 
 @app.command()
 def devices(customer: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False) -> None:
-    """Boxes, what they hold, and which are frozen or refused."""
+    """Boxes, what they hold, and which are frozen, refused or retired."""
     _show(as_json, lambda client: client.get("/v1/devices", customer=customer), print_devices)
+
+
+@app.command()
+def retire(device: str, as_json: AsJson = False) -> None:
+    """Say that a box is gone: it gets no more credit, and what it holds is its customer's again."""
+    _show(as_json, lambda client: client.post(f"/v1/devices/{_part(device)}/retire"), print_retired)
 
 
 @app.command()
@@ -175,7 +185,7 @@ def _paise(name: str, text: str) -> int:
 def _part(text: str) -> str:
     """One part of a path. Raises NodeError for what could not be a name, so that it is never taken for a path."""
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
-        raise NodeError(f"{text!r} is no name of a customer or top-up: they have letters, digits and - only")
+        raise NodeError(f"{text!r} is no name of a customer, box or top-up: they have letters, digits and - only")
     return text
 
 

@@ -1,5 +1,6 @@
 """Customers: who pays. Each has one wallet."""
 
+import logging
 import re
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from sync.node.errors import Refusal
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{1,39}")
 NAME_MAX = 100
+LATE_MS_MAX = 60_000  # a posting may have waited for the lock since before midnight
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Customer:
     id: str
     name: str
     created_ms: int
+    closed_ms: int  # a final statement was made of the days before this moment
 
 
 def add(connection: Connection, id: str, name: str, now_ms: int) -> Customer:
@@ -39,20 +44,56 @@ def find(connection: Connection, id: str) -> Customer:
     """Raises Refusal 404."""
     if _ID.fullmatch(id):
         with connection.cursor(row_factory=class_row(Customer)) as cursor:
-            found = cursor.execute("select id, name, created_ms from customers where id = %s", (id,)).fetchone()
+            found = cursor.execute(
+                "select id, name, created_ms, closed_ms from customers where id = %s", (id,)
+            ).fetchone()
             if found is not None:
                 return found
     raise Refusal(404, "unknown_customer", "there is no such customer: `nukkad node customer list` names them")
 
 
-def list_all(connection: Connection) -> list[Customer]:
-    with connection.cursor(row_factory=class_row(Customer)) as cursor:
-        return cursor.execute("select id, name, created_ms from customers order by id").fetchall()
+@dataclass(frozen=True)
+class CustomerBalance:
+    id: str
+    name: str
+    balance: int  # micro-rupees
 
 
-def lock(connection: Connection, id: str) -> None:
-    """Until the transaction ends, nobody else bills, credits or leases to this customer.
+def list_balances(connection: Connection, after: str, limit: int) -> list[CustomerBalance]:
+    """Those whose ids come after that one, in order."""
+    with connection.cursor(row_factory=class_row(CustomerBalance)) as cursor:
+        return cursor.execute(
+            "select customers.id, name, -balance as balance from customers join accounts on customer = customers.id"
+            " where customers.id > %s order by customers.id limit %s",
+            (after, limit),
+        ).fetchall()
+
+
+def lock(connection: Connection, id: str) -> int:
+    """Until the transaction ends, nobody else bills, credits or leases to this customer; returns their closed_ms.
 
     Rows that merely refer to the customer may still be added, else two writers could wait for each other.
     """
-    connection.execute("select 1 from customers where id = %s for no key update", (id,))
+    row = connection.execute("select closed_ms from customers where id = %s for no key update", (id,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def lock_to_post(connection: Connection, id: str, now_ms: int) -> int:
+    """Locks, and says when to post: now, but in no day of which a final statement was made."""
+    closed_ms = lock(connection, id)
+    if closed_ms > now_ms + LATE_MS_MAX:
+        log.error(
+            "the node's clock is %d s before the end of the last final statement of customer %s: it is behind now or"
+            " was ahead then; until that moment, everything is posted on the day after that statement",
+            (closed_ms - now_ms) // 1000,
+            id,
+        )
+    return max(now_ms, closed_ms)
+
+
+def close(connection: Connection, id: str, before_ms: int) -> None:
+    """Nothing is posted before this moment any more; waits for who is posting now."""
+    connection.execute(
+        "update customers set closed_ms = %(at)s where id = %(id)s and closed_ms < %(at)s", {"at": before_ms, "id": id}
+    )

@@ -19,12 +19,19 @@ class Epoch:
     link: bytes
     used_ms: int
     seen_ms: int
+    told_ms: int  # on its last receipt; a box takes none that is older
     frozen_ms: int | None
-    newest: bool  # an older epoch's records are still taken, but it gets no new credit
+    retired_ms: int | None
+    newest: bool
+
+    @property
+    def creditable(self) -> bool:
+        """Of any other the records are still taken, but it gets no new credit."""
+        return self.newest and self.retired_ms is None
 
 
 _EPOCH = (
-    "select epochs.device, epoch, customer, public_key, acked, link, used_ms, seen_ms, frozen_ms,"
+    "select epochs.device, epoch, customer, public_key, acked, link, used_ms, seen_ms, told_ms, frozen_ms, retired_ms,"
     " not exists (select from epochs later where later.device = epochs.device and later.epoch > epochs.epoch) as newest"
     " from epochs join devices on devices.id = epochs.device where epochs.device = %s"
 )
@@ -71,11 +78,12 @@ def advance(connection: Connection, head: Epoch) -> None:
     )
 
 
-def see(connection: Connection, device: bytes, epoch: int, now_ms: int) -> None:
-    """A segment of it was taken."""
+def see(connection: Connection, device: bytes, epoch: int, now_ms: int, told_ms: int) -> None:
+    """A segment of it was taken, and its receipt says that it is `told_ms`."""
     connection.execute(
-        "update epochs set seen_ms = %s, refused = null, refused_ms = null where device = %s and epoch = %s",
-        (now_ms, device, epoch),
+        "update epochs set seen_ms = %s, told_ms = %s, refused = null, refused_ms = null"
+        " where device = %s and epoch = %s",
+        (now_ms, told_ms, device, epoch),
     )
 
 
@@ -96,12 +104,26 @@ def freeze(connection: Connection, epoch: Epoch, now_ms: int) -> None:
     )
 
 
+def retire(connection: Connection, device: bytes, now_ms: int) -> Epoch:
+    """The operator says that the box is gone, until it enrols again. The same again changes nothing. Raises Refusal."""
+    lock(connection, device)
+    connection.execute(
+        "update epochs set retired_ms = %(now)s where device = %(device)s and retired_ms is null"
+        " and epoch = (select max(epoch) from epochs where device = %(device)s)",
+        {"now": now_ms, "device": device},
+    )
+    retired = find_newest(connection, device)
+    if retired is None:
+        raise Refusal(404, "unknown_device", "there is no such device: `nukkad node devices` names them")
+    return retired
+
+
 def count_alive(connection: Connection, customer: str, since_ms: int) -> int:
-    """Devices of the customer that were heard of since then and whose newest epoch is not frozen."""
+    """Devices of the customer that were heard of since then and whose newest epoch is neither frozen nor retired."""
     row = connection.execute(
-        "select count(*) from (select distinct on (device) frozen_ms, seen_ms from epochs"
+        "select count(*) from (select distinct on (device) frozen_ms, retired_ms, seen_ms from epochs"
         " join devices on devices.id = device where customer = %s order by device, epoch desc) newest"
-        " where frozen_ms is null and seen_ms > %s",
+        " where frozen_ms is null and retired_ms is null and seen_ms > %s",
         (customer, since_ms),
     ).fetchone()
     assert row is not None
@@ -121,6 +143,7 @@ class DeviceState:
     seen_ms: int
     held: int  # micro-rupees that the box may still spend
     frozen_ms: int | None
+    retired_ms: int | None
     fork_seq: int | None  # where two different records were signed
     refused_ms: int | None
     refused: str | None
@@ -131,6 +154,8 @@ class DeviceState:
             return "frozen"
         if not self.newest:
             return "replaced"
+        if self.retired_ms is not None:
+            return "retired"
         return "refused" if self.refused is not None else "active"
 
 
@@ -139,7 +164,7 @@ def list_states(connection: Connection, customer: str | None, limit: int) -> lis
     with connection.cursor(row_factory=class_row(DeviceState)) as cursor:
         return cursor.execute(
             "select epochs.device, epochs.epoch, customer, acked, enrolled_ms, seen_ms, coalesce(held, 0) as held,"
-            " frozen_ms, forks.seq as fork_seq, refused_ms, refused, epochs.epoch ="
+            " frozen_ms, retired_ms, forks.seq as fork_seq, refused_ms, refused, epochs.epoch ="
             " (select max(epoch) from epochs later where later.device = epochs.device) as newest"
             " from epochs join devices on devices.id = epochs.device"
             " left join leases on leases.device = epochs.device and leases.epoch = epochs.epoch"

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from sync import record as record_format
-from sync.node import accounts, books, customers, devices, evidence, leases, receipts, records, topups
+from sync.node import accounts, books, customers, devices, evidence, leases, records, topups
 from sync.node.context import Node
 from sync.node.database import Connection
 from sync.node.devices import Epoch
@@ -22,6 +22,7 @@ from sync.record import Record
 from sync.segment import Receipt, Segment, SignedReceipt, SignedSegment, verify_chain
 from sync.signature import BadSignature
 
+CLOCK_BACK_MS_MAX = 5 * 60 * 1000  # a clock that is set right goes back by seconds
 SEGMENT_COST_MAX = 10**13  # ₹1 crore: keeps every sum far inside 64 bits
 # An honest box never sends these, so the operator must see them; the box itself goes on trying.
 _SUSPECT = {"fork", "inconsistent", "implausible", "unknown_price_book", "unknown_lease"}
@@ -84,8 +85,15 @@ def _note(node: Node, segment: Segment, refusal: Refusal) -> None:
 def _take(node: Node, segment: Segment, signed: SignedSegment) -> SignedReceipt:
     with node.database.transaction() as connection:
         epoch = _authenticate(connection, segment, signed)
-        customers.lock(connection, epoch.customer)
-        now_ms = max(node.clock.wall_ms(), epoch.seen_ms)
+        now_ms = node.clock.wall_ms()
+        if now_ms < epoch.seen_ms - CLOCK_BACK_MS_MAX:
+            log.error(
+                "the node's clock is %d s behind what it was when device %s was last heard of: set it right; if it was"
+                " ahead then, what was posted meanwhile stands on statements of days to come",
+                (epoch.seen_ms - now_ms) // 1000,
+                epoch.device.hex(),
+            )
+        posted_ms = customers.lock_to_post(connection, epoch.customer, now_ms)
         if epoch.frozen_ms is not None:
             raise Refusal(
                 422, "device_frozen", "this device was found to be two: nothing more is taken until it enrols again"
@@ -98,7 +106,7 @@ def _take(node: Node, segment: Segment, signed: SignedSegment) -> SignedReceipt:
         else:
             head = epoch
             if new:
-                head = _bill(node, connection, epoch, new, now_ms)
+                head = _bill(node, connection, epoch, new, now_ms=now_ms, posted_ms=posted_ms)
                 evidence.keep_signature(connection, segment, signed)
             leases.adopt(connection, epoch, segment.lease)
             return _answer(node, connection, head, now_ms)
@@ -152,7 +160,9 @@ def _first_difference(connection: Connection, epoch: Epoch, seq: int, links: lis
     return next(at for at, (link, taken) in enumerate(zip(links, stored, strict=True), seq) if link != taken)
 
 
-def _bill(node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord], now_ms: int) -> Epoch:
+def _bill(
+    node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord], *, now_ms: int, posted_ms: int
+) -> Epoch:
     """Rates and posts the records, with one posting for the wallet and one for each meter; returns the new head."""
     rated = _rate(node, connection, epoch, new, now_ms)
     amounts: Counter[str] = Counter()
@@ -165,8 +175,8 @@ def _bill(node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord]
     if cost:
         amounts[accounts.wallet(epoch.customer)] = cost
         reference = f"usage:{epoch.device.hex()}:{epoch.epoch}:{rated[0].record.seq}-{rated[-1].record.seq}"
-        entry = accounts.post(connection, "usage", reference, amounts, now_ms)
-    records.insert(connection, epoch.customer, rated, entry, now_ms)
+        entry = accounts.post(connection, "usage", reference, amounts, posted_ms)
+    records.insert(connection, epoch.customer, rated, entry, posted_ms)
     leases.charge(connection, epoch, cost)
     last = rated[-1]
     head = replace(epoch, acked=last.record.seq, link=last.link, used_ms=last.used_ms)
@@ -194,31 +204,30 @@ def _rate(node: Node, connection: Connection, epoch: Epoch, new: list[NewRecord]
                 "unknown_lease",
                 f"record {one.record.name} names a lease and price book that were never issued together to this box",
             )
-        # The box's clock may be wrong: use is dated no earlier than the record before, and never in the future.
+        # The box's clock may be wrong: use is dated no earlier than the record before, and never after now.
         used_ms = min(max(one.record.wall_ms, used_ms), now_ms)
         rated.append(records.rate_record(one.record, one.canonical, one.link, used_ms, book))
     return rated
 
 
 def _answer(node: Node, connection: Connection, head: Epoch, now_ms: int) -> SignedReceipt:
-    """The receipt for this head with a new lease, signed and stored."""
+    """The receipt for this head with a new lease, signed."""
     balance = accounts.balance(connection, head.customer)
-    devices.see(connection, head.device, head.epoch, now_ms)
+    told_ms = max(now_ms, head.told_ms)
+    devices.see(connection, head.device, head.epoch, now_ms, told_ms)
     book = books.in_force(connection, now_ms)
     lease_id = make_id(node.key, head.device, head.epoch, book.digest, node.random)
-    lease = leases.grant(connection, head, balance, id=lease_id, now_ms=now_ms, settings=node.settings)
+    lease = leases.grant(connection, head, balance, id=lease_id, now_ms=now_ms, told_ms=told_ms, settings=node.settings)
     topup = topups.standing(connection, head.customer, now_ms, node.random)
     receipt = Receipt(
         device=head.device,
         epoch=head.epoch,
         acked=head.acked,
         link=head.link,
-        node_ms=now_ms,
+        node_ms=told_ms,
         balance=balance,
         lease=lease,
         price_book=book.to_json(),
         topup=topup.show(node.settings, now_ms),
     )
-    signed = SignedReceipt.seal(receipt.to_bytes(), node.key)
-    receipts.store(connection, receipt, signed)
-    return signed
+    return SignedReceipt.seal(receipt.to_bytes(), node.key)

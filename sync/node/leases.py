@@ -5,7 +5,8 @@ been spent to the end before its box is heard again. So a box is held to count f
 any lease it has; when its next segment names the newest lease, for that one alone. A box that is heard thus gives back
 what it does not use, at each sync, and the boxes share it anew. One that is not heard is written off a week after its
 last lease ended: should it report use after all, that is billed, and the wallet may go below zero by so much.
-Until then all boxes of a customer together never hold more than the wallet and the allowance.
+Until then all boxes of a customer together never hold more than the wallet and the allowance. A box that is frozen,
+enrolled anew, or retired by the operator holds nothing back for itself: its customer would have no credit for days.
 """
 
 from sync.node import devices
@@ -43,23 +44,24 @@ def grant(
     *,
     id: bytes,
     now_ms: int,
+    told_ms: int,
     settings: Settings,
 ) -> Lease:
     """A new lease on what no other box of the customer holds, in equal shares. The caller has locked the customer.
 
-    An epoch that a newer one replaced gets a lease of nothing, already expired, and what it held is let go: the
-    operator vouched for that by the new code, for otherwise a box set up again would have no credit for weeks.
+    It ends by `told_ms`, the time that its receipt tells the box. An epoch that a newer one replaced, or that is
+    retired, gets a lease of nothing, already expired.
     """
     allowance = settings.allowance_paise * MICRO_PER_PAISA
     total = 0
-    if epoch.newest:
+    if epoch.creditable:
         alive_ms = now_ms - settings.lease_hours * HOUR_MS - WRITE_OFF_MS
         shares = max(devices.count_alive(connection, epoch.customer, alive_ms), 1)
         free = balance + allowance - _held_by_others(connection, epoch, now_ms)
         total = max(min(free, (balance + allowance) // shares), 0)
     granted = max(total - allowance, 0)
-    expires_ms = now_ms + settings.lease_hours * HOUR_MS if epoch.newest else now_ms
-    lease = Lease(id, epoch.epoch, epoch.acked, granted, total - granted, expires_ms, now_ms)
+    expires_ms = told_ms + settings.lease_hours * HOUR_MS if epoch.creditable else told_ms
+    lease = Lease(id, epoch.epoch, epoch.acked, granted, total - granted, expires_ms, told_ms)
     connection.execute(
         "insert into leases (device, epoch, lease, total, unspent, held, expires_ms)"
         " values (%(device)s, %(epoch)s, %(lease)s, %(total)s, %(total)s, %(total)s, %(expires)s)"
@@ -77,10 +79,24 @@ def grant(
     return lease
 
 
-def _held_by_others(connection: Connection, epoch: Epoch, now_ms: int) -> int:
+def end_of_hold(connection: Connection, epoch: Epoch) -> tuple[int, int]:
+    """What the box may still spend without a line, in micro-rupees, and until when."""
     row = connection.execute(
-        "select coalesce(sum(held), 0)::bigint from leases join devices on devices.id = device"
-        " where customer = %s and device <> %s and expires_ms > %s",
+        "select held, expires_ms from leases where device = %s and epoch = %s", (epoch.device, epoch.epoch)
+    ).fetchone()
+    return (int(row[0]), int(row[1])) if row is not None else (0, 0)
+
+
+def _held_by_others(connection: Connection, epoch: Epoch, now_ms: int) -> int:
+    """By newest epochs alone: the operator vouched for the older ones by a new code, or by retiring the box.
+
+    Of a frozen one nothing more is billed, so what it holds protects no wallet.
+    """
+    row = connection.execute(
+        "select coalesce(sum(held), 0)::bigint from leases join epochs using (device, epoch)"
+        " join devices on devices.id = device where customer = %s and device <> %s and expires_ms > %s"
+        " and frozen_ms is null and retired_ms is null and not exists"
+        " (select from epochs later where later.device = epochs.device and later.epoch > epochs.epoch)",
         (epoch.customer, epoch.device, now_ms - WRITE_OFF_MS),
     ).fetchone()
     assert row is not None

@@ -1,8 +1,9 @@
 """A customer's statement: what was used, what was paid, and the balance before and after, exact to the micro-rupee.
 
 A period takes what was posted in it. A box that was offline reports late, so a line's day of use may lie before the
-period; in return the statement of a period that is over never changes, and closing = opening + top-ups + adjustments -
-usage always holds.
+period; in return a final statement never changes, and closing = opening + top-ups + adjustments - usage always holds.
+A statement of days that are over is final: making it closes them (customers.close), so that nothing is posted there
+any more, whatever the clocks of the nodes do.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from datetime import date
 
 from psycopg.rows import class_row
 
-from sync.clock import DAY_MS, INDIA_MS, day_start_ms
-from sync.node import accounts, adjustments
+from sync.clock import DAY_MS, INDIA_MS, day_in_india, day_start_ms
+from sync.node import accounts, adjustments, customers
 from sync.node.adjustments import Adjustment
 from sync.node.customers import Customer
-from sync.node.database import Connection
+from sync.node.database import Connection, Database
+from sync.node.errors import Refusal
 from sync.price import MICRO_PER_PAISA
 
 
@@ -48,7 +50,7 @@ class Statement:
     lines: list[StatementLine]
     payments: list[StatementPayment]
     adjustments: list[Adjustment]
-    final: bool  # False: its last day is not over, so the same period may show more later
+    final: bool  # False: the same period may show more later
 
     @property
     def usage(self) -> int:
@@ -70,9 +72,27 @@ class Statement:
         return sum(payment.amount_paise for payment in self.payments)
 
 
-def make_statement(connection: Connection, customer: Customer, first: date, last: date, today: date) -> Statement:
-    """Over whole days in India, both included. The connection is a snapshot, so that its figures agree."""
-    begin, end = day_start_ms(first), day_start_ms(last) + DAY_MS
+def make_statement(database: Database, id: str, first: date | None, last: date | None, now_ms: int) -> Statement:
+    """Over whole days in India, both included; None: all that was posted, until today. Raises Refusal."""
+    with database.transaction() as connection:
+        customer = customers.find(connection, id)
+        # A clock that was ahead, when the customer was added or when something was posted, leaves nothing out.
+        first = first or min(day_in_india(customer.created_ms), day_in_india(now_ms))
+        last = last or max(first, day_in_india(now_ms), day_in_india(accounts.last_posted_ms(connection, id)))
+        if first > last:
+            raise Refusal(422, "bad_field", "to: must not be before from")
+        if last < day_in_india(now_ms):
+            customers.close(connection, id, _end_ms(last))
+    with database.snapshot() as connection:  # A snapshot, so that the figures agree.
+        return _make(connection, customers.find(connection, id), first, last)
+
+
+def _end_ms(day: date) -> int:
+    return day_start_ms(day) + DAY_MS
+
+
+def _make(connection: Connection, customer: Customer, first: date, last: date) -> Statement:
+    begin, end = day_start_ms(first), _end_ms(last)
     period = {"customer": customer.id, "begin": begin, "end": end, "ist": INDIA_MS, "day": DAY_MS}
     with connection.cursor(row_factory=class_row(StatementLine)) as cursor:
         lines = cursor.execute(
@@ -98,5 +118,5 @@ def make_statement(connection: Connection, customer: Customer, first: date, last
     opening = accounts.balance_before(connection, customer.id, begin)
     closing = accounts.balance_before(connection, customer.id, end)
     adjusted = adjustments.list_between(connection, customer.id, begin, end)
-    calls, final = int(row[0]), last < today
+    calls, final = int(row[0]), customer.closed_ms >= end
     return Statement(customer, first, last, opening, closing, calls, lines, payments, adjusted, final)

@@ -84,10 +84,20 @@ def print_prices(answer: Answer, console: Console) -> None:
 def print_devices(answer: Answer, console: Console) -> None:
     table = make_table("Device", ">Epoch", "Customer", "State", ">Records", "Heard of", ">May spend ₹")
     for device in answer["devices"]:
-        since = f" since {_time(device['since_ms'])}: {device['why']}" if device["why"] else ""
-        row = (device["device"], str(device["epoch"]), device["customer"], device["state"] + since)
+        since = f" since {_time(device['since_ms'])}" if device["since_ms"] else ""
+        why = f": {device['why']}" if device["why"] else ""
+        row = (device["device"], str(device["epoch"]), device["customer"], device["state"] + since + why)
         table.add_row(*row, f"{device['acked']:,}", _time(device["seen_ms"]), rupees(device["held"]))
     console.print(table)
+
+
+def print_retired(answer: Answer, console: Console) -> None:
+    console.print(f"Retired since {_time(answer['retired_ms'])}: it gets no more credit.")
+    if answer["held"]:
+        console.print(
+            f"What it spends without a line until {_time(answer['expires_ms'])}, at most ₹{rupees(answer['held'])},"
+            " is billed when it reports, and the wallet may go below zero by so much."
+        )
 
 
 def print_customers(answer: Answer, console: Console) -> None:

@@ -146,7 +146,7 @@ def confirm(
     if not _UTR.fullmatch(utr):
         raise Refusal(422, "bad_field", "utr: must be the bank's 12 digits (UPI) or 22 letters and digits (RTGS)")
     topup = find(connection, reference)
-    customers.lock(connection, topup.customer)
+    posted_ms = customers.lock_to_post(connection, topup.customer, now_ms)
     topup = find(connection, reference)
     row = connection.execute("select reference from payments where utr = %s", (utr,)).fetchone()
     if row is not None:
@@ -162,14 +162,14 @@ def confirm(
     amounts = {accounts.BANK: micro, accounts.wallet(topup.customer): -micro}
     try:
         with connection.transaction():
-            entry = accounts.post(connection, "topup", f"topup:{utr}", amounts, now_ms)
+            entry = accounts.post(connection, "topup", f"topup:{utr}", amounts, posted_ms)
             connection.execute(
-                "insert into payments values (%s, %s, %s, %s, %s)", (utr, reference, paid, entry, now_ms)
+                "insert into payments values (%s, %s, %s, %s, %s)", (utr, reference, paid, entry, posted_ms)
             )
     except psycopg.errors.UniqueViolation:
         # Another customer's top-up was confirmed with this UTR at this moment.
         raise _used() from None
-    connection.execute("update topups set paid_ms = %s where reference = %s", (now_ms, reference))
+    connection.execute("update topups set paid_ms = %s where reference = %s", (posted_ms, reference))
     if topup.standing:
         standing(connection, topup.customer, now_ms, random)
     return Confirmation(find(connection, reference), credited=True)

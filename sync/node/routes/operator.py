@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from sync.clock import day_in_india, day_of_number
-from sync.node import accounts, adjustments, auth, books, codes, customers, devices, evidence, topups
+from sync.clock import day_of_number
+from sync.node import accounts, adjustments, auth, books, codes, customers, devices, evidence, leases, topups
 from sync.node.context import Node
 from sync.node.errors import Refusal
 from sync.node.routes.body import JSON_BYTES_MAX, Form, parse, read_body
@@ -20,6 +20,7 @@ from sync.segment import SignedSegment
 
 TOPUPS_MAX = 500
 DEVICES_MAX = 500
+CUSTOMERS_MAX = 500
 
 
 def the_operator(request: Request) -> Node:
@@ -63,15 +64,14 @@ async def add_customer(request: Request, node: Operated) -> dict[str, object]:
 
 
 @router.get("/customers")
-def list_customers(node: Operated) -> dict[str, object]:
+def list_customers(request: Request, node: Operated) -> dict[str, object]:
+    """At most 500, by id; query `after`: only ids after that one."""
+    after = request.query_params.get("after", "")
     with node.database.snapshot() as connection:
-        listed = customers.list_all(connection)
-        balances = {customer.id: accounts.balance(connection, customer.id) for customer in listed}
-    return {
-        "customers": [
-            {"customer": customer.id, "name": customer.name, "balance": balances[customer.id]} for customer in listed
-        ]
-    }
+        if after:
+            customers.find(connection, after)
+        listed = customers.list_balances(connection, after, CUSTOMERS_MAX)
+    return {"customers": [{"customer": one.id, "name": one.name, "balance": one.balance} for one in listed]}
 
 
 @router.post("/customers/{customer}/codes")
@@ -85,15 +85,12 @@ def issue_code(node: Operated, customer: str) -> dict[str, object]:
 
 @router.get("/customers/{customer}/statement")
 def show_statement(request: Request, node: Operated, customer: str) -> dict[str, object]:
-    """Query `from` and `to`: days, both included; unset: from the customer's first day until today."""
-    today = day_in_india(node.clock.wall_ms())
-    with node.database.snapshot() as connection:
-        found = customers.find(connection, customer)
-        first = _day(request, "from", day_in_india(found.created_ms))
-        last = _day(request, "to", max(today, first))
-        if first > last:
-            raise Refusal(422, "bad_field", "to: must not be before from")
-        return _show_statement(make_statement(connection, found, first, last, today))
+    """Query `from` and `to`: days, both included; unset: from the customer's first day until today.
+
+    One of days that are over is final, and closes them: a GET that writes, once for each.
+    """
+    first, last = _day(request, "from"), _day(request, "to")
+    return _show_statement(make_statement(node.database, customer, first, last, node.clock.wall_ms()))
 
 
 @router.post("/customers/{customer}/adjustments")
@@ -130,10 +127,7 @@ def list_devices(request: Request, node: Operated) -> dict[str, object]:
 @router.get("/devices/{device}/epochs/{epoch}/fork")
 def show_fork(node: Operated, device: str, epoch: int) -> dict[str, object]:
     """Both segments as they were signed, in hex: with the public key, anybody can check them."""
-    try:
-        id = bytes.fromhex(device)
-    except ValueError:
-        raise Refusal(422, "bad_field", "device: must be hex digits, as `nukkad node devices` shows them") from None
+    id = _device(device)
     with node.database.snapshot() as connection:
         known, fork = devices.find(connection, id, epoch), evidence.find_fork(connection, id, epoch)
     if known is None or fork is None:
@@ -146,6 +140,29 @@ def show_fork(node: Operated, device: str, epoch: int) -> dict[str, object]:
         "older": None if fork.older is None else _show_signed(fork.older),
         "newer": _show_signed(fork.newer),
     }
+
+
+@router.post("/devices/{device}/retire")
+def retire_device(node: Operated, device: str) -> dict[str, object]:
+    """The box is gone: it gets no more credit, and what it holds goes back to its customer. Idempotent."""
+    with node.database.transaction() as connection:
+        retired = devices.retire(connection, _device(device), node.clock.wall_ms())
+        held, expires_ms = leases.end_of_hold(connection, retired)
+    return {
+        "device": device,
+        "epoch": retired.epoch,
+        "customer": retired.customer,
+        "retired_ms": retired.retired_ms,
+        "held": held,
+        "expires_ms": expires_ms,
+    }
+
+
+def _device(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Refusal(422, "bad_field", "device: must be hex digits, as `nukkad node devices` shows them") from None
 
 
 def _show_signed(signed: SignedSegment) -> dict[str, str]:
@@ -206,10 +223,10 @@ def show_prices(node: Operated) -> dict[str, object]:
     }
 
 
-def _day(request: Request, name: str, default: date) -> date:
+def _day(request: Request, name: str) -> date | None:
     text = request.query_params.get(name)
     if text is None:
-        return default
+        return None
     try:
         day = date.fromisoformat(text)
     except ValueError:
@@ -248,7 +265,7 @@ def _show_device(device: devices.DeviceState) -> dict[str, object]:
         "epoch": device.epoch,
         "customer": device.customer,
         "state": device.state,
-        "since_ms": device.frozen_ms if frozen else device.refused_ms,
+        "since_ms": device.frozen_ms if frozen else device.retired_ms or device.refused_ms,
         "why": f"fork at record {device.fork_seq}" if frozen else device.refused,
         "acked": device.acked,
         "enrolled_ms": device.enrolled_ms,

@@ -21,7 +21,7 @@ from tests.sync.node.world import START_MS
 _EMPTY = "set local session_replication_role = replica;" + ";".join(
     f"delete from {table}"
     for table in (
-        "adjustments", "payments", "topups", "receipts", "leases", "segments", "records", "price_books", "codes",
+        "adjustments", "payments", "topups", "leases", "segments", "records", "price_books", "codes",
         "forks", "epochs", "devices",
         "postings", "entries", "accounts", "customers", "identity",
     )

@@ -2,19 +2,22 @@
 
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi.routing import APIRoute
 
 from sync.node.app import create_app
 from sync.node.context import Node
 from sync.node.database import Database
+from sync.node.routes import operator
 from sync.node.routes.body import JSON_BYTES_MAX
 from sync.segment import NO_LEASE, SEGMENT_BYTES_MAX, Head, Receipt, Segment, SignedReceipt, SignedSegment
 from sync.signature import Purpose, request_message, sign
-from tests.sync.node.world import START_MS, Box, balances, count, make_box, make_customer
+from tests.sync.node.world import START_MS, Box, balances, count, make_box, make_customer, pay
 
 OPERATOR = {"Authorization": "Bearer operator-token"}
 UTR = "412345678901"
@@ -126,16 +129,9 @@ async def test_a_gap_is_answered_with_the_head(client: httpx.AsyncClient, box: B
 
 
 async def test_the_operators_routes_need_the_token(client: httpx.AsyncClient) -> None:
-    routes = [
-        ("POST", "/v1/customers"),
-        ("GET", "/v1/customers"),
-        ("POST", "/v1/customers/sharma/codes"),
-        ("GET", "/v1/customers/sharma/statement"),
-        ("GET", "/v1/topups"),
-        ("POST", "/v1/topups/NK1/confirm"),
-        ("GET", "/v1/trial-balance"),
-        ("GET", "/v1/prices"),
-    ]
+    known = [route for route in operator.router.routes if isinstance(route, APIRoute)]
+    routes = [(method, re.sub(r"\{.*?\}", "1", route.path)) for route in known for method in route.methods or ()]
+    assert len(routes) == len(operator.router.routes) > 10
     for method, path in routes:
         for given in (b"", b"Bearer wrong", "Bearer टोकन".encode(), b"Bearer", b"operator-token"):
             answer = await client.request(method, path, headers={b"Authorization": given})
@@ -298,6 +294,34 @@ async def test_without_its_database_the_node_says_try_again(node: Node, box: Box
                 assert answer.headers["retry-after"] == "2"
     finally:
         away.close()
+
+
+async def test_a_retired_box_is_listed_with_what_it_may_still_spend(
+    client: httpx.AsyncClient, node: Node, box: Box
+) -> None:
+    await client.post("/v1/sync/segments", content=box.heartbeat().to_bytes())
+    path = f"/v1/devices/{box.device.hex()}/retire"
+    first = (await client.post(path, headers=OPERATOR)).json()
+    assert (first["customer"], first["epoch"], first["retired_ms"]) == ("sharma", 1, START_MS)
+    assert (first["held"], first["expires_ms"]) == (20_000_000, START_MS + 72 * 3600 * 1000)
+    node.clock.now_ms += 1000  # type: ignore[attr-defined]
+    assert (await client.post(path, headers=OPERATOR)).json() == first
+    (listed,) = (await client.get("/v1/devices", headers=OPERATOR)).json()["devices"]
+    assert (listed["state"], listed["since_ms"], listed["why"]) == ("retired", START_MS, None)
+    for device, status, code in (("00" * 16, 404, "unknown_device"), ("xyz", 422, "bad_field")):
+        answer = await client.post(f"/v1/devices/{device}/retire", headers=OPERATOR)
+        assert (answer.status_code, code_of(answer)) == (status, code)
+
+
+async def test_customers_come_in_pages(client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator, "CUSTOMERS_MAX", 2)
+    for name in ("a-1", "a-2", "a-3"):
+        make_customer(node, name)
+    pay(node, "a-3", 500, UTR)
+    pages = [(await client.get(f"/v1/customers{query}", headers=OPERATOR)).json() for query in ("", "?after=a-2")]
+    listed = [[(one["customer"], one["balance"]) for one in page["customers"]] for page in pages]
+    assert listed == [[("a-1", 0), ("a-2", 0)], [("a-3", 5_000_000)]]
+    assert code_of(await client.get("/v1/customers?after=%00", headers=OPERATOR)) == "unknown_customer"
 
 
 async def test_a_frozen_box_is_listed_with_what_proves_it(client: httpx.AsyncClient, box: Box) -> None:

@@ -265,15 +265,6 @@ def test_an_older_epoch_is_billed_but_gets_no_credit(node: Node, box: Box) -> No
     assert send(node, newer.segment()).balance == -15 * 10_000
 
 
-def test_the_receipt_is_stored_as_it_was_sent(node: Node, box: Box) -> None:
-    box.use_paise(10)
-    ingest(node, box.segment())
-    signed = ingest(node, box.heartbeat())
-    with node.database.snapshot() as connection:
-        stored = connection.execute("select payload, signature from receipts").fetchall()
-    assert stored == [(signed.payload, signed.signature)]
-
-
 def test_one_segment_from_many_threads_at_once(node: Node, box: Box) -> None:
     for _ in range(50):
         box.use_paise(2)

@@ -4,8 +4,10 @@ import random
 
 import pytest
 
-from sync.node import leases
+from sync.node import devices, leases
 from sync.node.context import Node
+from sync.node.errors import Refusal
+from sync.node.ingest import ingest
 from sync.price import cost
 from sync.record import Meter, Unit, decode
 from sync.segment import Lease
@@ -112,6 +114,70 @@ def test_a_box_set_up_again_has_credit_at_once(node: Node, customer: str) -> Non
     assert amounts(send(node, box.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
     again = join(node, customer, box.device, box.key)
     assert amounts(send(node, again.heartbeat()).lease) == (100 * RUPEE, ALLOWANCE)
+
+
+def freeze(node: Node, box: Box) -> None:
+    """The box is copied, and both report."""
+    clone = box.copy()
+    box.use_paise(1)
+    clone.use_paise(2)
+    send(node, box.segment())
+    with pytest.raises(Refusal, match="device is frozen"):
+        ingest(node, clone.segment())
+
+
+def beat(node: Node, box: Box) -> int:
+    """The credit of two syncs in a row, in micro-rupees: the second tells that the first's lease arrived."""
+    for _ in range(2):
+        lease = send(node, box.heartbeat()).lease
+        box.lease = lease.lease_id
+    return lease.granted + lease.allowance
+
+
+def test_a_frozen_box_enrolled_anew_has_credit_at_once_also_as_a_new_device(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    box = make_box(node, customer, 1)
+    assert beat(node, box) == 120 * RUPEE
+    freeze(node, box)
+    assert beat(node, make_box(node, customer, 2)) == 120 * RUPEE - 10_000
+
+
+def test_a_box_enrolled_anew_takes_nothing_from_the_others(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    first, second = make_box(node, customer, 1), make_box(node, customer, 2)
+    assert [beat(node, box) for box in (first, second)] == [60 * RUPEE, 60 * RUPEE]
+    again = join(node, customer, first.device, first.key)
+    assert [beat(node, box) for box in (again, second, again)] == [60 * RUPEE] * 3
+
+
+def retire(node: Node, box: Box) -> None:
+    with node.database.transaction() as connection:
+        devices.retire(connection, box.device, node.clock.wall_ms())
+
+
+def test_a_retired_box_gives_back_what_it_held(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    gone, other = make_box(node, customer, 1), make_box(node, customer, 2)
+    assert [beat(node, box) for box in (gone, other)] == [60 * RUPEE, 60 * RUPEE]
+    for _ in range(2):
+        retire(node, gone)
+        assert beat(node, other) == 120 * RUPEE
+
+
+def test_a_retired_box_is_billed_and_gets_no_credit_until_it_enrols_again(node: Node, customer: str) -> None:
+    pay(node, customer, 10_000, "1" * 12)
+    box, other = make_box(node, customer, 1), make_box(node, customer, 2)
+    assert [beat(node, one) for one in (box, other)] == [60 * RUPEE, 60 * RUPEE]
+    retire(node, box)
+    assert beat(node, other) == 120 * RUPEE
+    other.use_paise(12_000)
+    send(node, other.segment())
+    box.use_paise(6000)  # under the lease it had: what the operator risked
+    receipt = send(node, box.segment())
+    assert receipt.balance == -80 * RUPEE
+    assert (amounts(receipt.lease), receipt.lease.expires_ms) == ((0, 0), receipt.node_ms)
+    pay(node, customer, 20_000, "2" * 12)
+    assert beat(node, join(node, customer, box.device, box.key)) == 70 * RUPEE
 
 
 def test_an_expired_lease_is_held_until_it_is_written_off(node: Node, clock: HeldClock, customer: str) -> None:

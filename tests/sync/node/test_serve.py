@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -30,8 +30,8 @@ class Site:
         self.environment = {**os.environ, "NUKKAD_NODE_STATE": str(state), "NUKKAD_NODE_PORT": str(self.port)}
         self.node: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        self.node = subprocess.Popen([*CLI, "serve"], env=self.environment, stderr=subprocess.PIPE)
+    def start(self, command: Sequence[str] = CLI) -> None:
+        self.node = subprocess.Popen([*command, "serve"], env=self.environment, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 60
         while not self.is_ready():
             assert self.node.poll() is None and time.monotonic() < deadline, "the node does not start"
@@ -98,6 +98,11 @@ def test_the_command_line_from_the_first_customer_to_the_trial_balance(site: Sit
     assert "counted twice" in said and "is not over: this statement may still change." in said
     assert site.run("devices", "sharma", "--json") == (0, '{\n  "devices": []\n}\n')
     assert "May spend" in site.run("devices")[1]
+    assert site.run("retire", "00" * 16) == (
+        1,
+        "nukkad node: there is no such device: `nukkad node devices` names them\n",
+    )
+    assert site.run("customer", "list", "--after", "sharma", "--json") == (0, '{\n  "customers": []\n}\n')
     assert "Balanced." in site.run("trial-balance")[1]
     assert "points_out" in site.run("prices")[1]
     status, log = site.stop(signal.SIGTERM)
@@ -134,6 +139,23 @@ def test_what_was_answered_survives_kills(site: Site) -> None:
     site.stop(signal.SIGTERM)
     site.start()
     assert "two" in site.run("customer", "list")[1]
+
+
+def test_a_node_that_lost_its_database_for_good_ends_with_an_error(site: Site) -> None:
+    """So that whoever supervises it starts it again, and again, until what was wrong is mended."""
+    hasty = "from sync.node import postgres; postgres.RESTART_WAITS_S = (0, 0); "
+    site.start([sys.executable, "-c", hasty + CLI[-1]])
+    control = site.state / "postgres" / "data" / "global" / "pg_control"
+    control.rename(control.with_suffix(".away"))
+    for process in site.postgres():
+        os.kill(process, signal.SIGKILL)
+    assert site.node is not None
+    _, log = site.node.communicate(timeout=120)
+    assert site.node.returncode == 1
+    assert b"PostgreSQL died too often" in log and b"Traceback" not in log
+    assert site.postgres() == []
+    control.with_suffix(".away").rename(control)
+    site.start()
 
 
 def test_a_second_node_is_refused_by_name(site: Site, tmp_path: Path) -> None:

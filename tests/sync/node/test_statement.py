@@ -1,6 +1,8 @@
 """A statement against an oracle that adds up the boxes' own records."""
 
 import random
+import threading
+import time
 from collections import Counter
 from datetime import date, datetime, timedelta
 from fractions import Fraction
@@ -9,18 +11,17 @@ from itertools import pairwise
 import pytest
 
 from sync.clock import DAY_MS, INDIA, day_in_india, day_of_number, day_start_ms
-from sync.node import customers
 from sync.node.adjustments import adjust
 from sync.node.context import Node
+from sync.node.devices import DeviceState, list_states
 from sync.node.statement import Statement, make_statement
 from sync.record import Meter, Unit, decode
 from tests.support.held_clock import HeldClock
-from tests.sync.node.world import BOOK, RUPEE, START_MS, balances, make_box, make_customer, pay, send
+from tests.sync.node.world import BOOK, RUPEE, START_MS, balances, count, make_box, make_customer, pay, send
 
 
-def statement(node: Node, first: date, last: date, customer: str = "sharma") -> Statement:
-    with node.database.snapshot() as connection:
-        return make_statement(connection, customers.find(connection, customer), first, last, today(node))
+def statement(node: Node, first: date | None, last: date | None, customer: str = "sharma") -> Statement:
+    return make_statement(node.database, customer, first, last, node.clock.wall_ms())
 
 
 def today(node: Node) -> date:
@@ -140,3 +141,77 @@ def test_an_adjustment_is_on_the_statement_and_in_the_balance(node: Node, clock:
     ]
     assert made_out.closing == made_out.opening + made_out.adjusted - made_out.usage == -RUPEE
     assert balances(node)[0] == balances(node)[1] and balances(node)[2] == 0
+
+
+MIDNIGHT = day_start_ms(day_in_india(START_MS) + timedelta(1))
+
+
+def adjusted(node: Node, id: str, now_ms: int) -> None:
+    with node.database.transaction() as connection:
+        adjust(connection, "sharma", id, 100, reason="a test", now_ms=now_ms)
+
+
+def test_a_final_statement_waits_for_who_is_posting(node: Node, clock: HeldClock) -> None:
+    """An entry is stamped before midnight, and commits after a statement of its day was asked for."""
+    make_customer(node)
+    day, made = today(node), []
+    clock.now_ms = MIDNIGHT
+    ask = threading.Thread(target=lambda: made.append(statement(node, day, day)))
+    with node.database.transaction() as connection:
+        adjust(connection, "sharma", "late", 100, reason="a test", now_ms=MIDNIGHT - 1)
+        ask.start()
+        while ask.is_alive() and not count(node, "select count(*) from pg_locks where not granted"):
+            time.sleep(0.01)
+        assert not made
+    ask.join()
+    assert made[0].final and [one.id for one in made[0].adjustments] == ["late"]
+    assert statement(node, day, day) == made[0]
+
+
+@pytest.mark.parametrize("back_ms", [1, DAY_MS // 4])
+def test_nothing_is_posted_into_a_final_statement_whatever_the_clock_says(
+    node: Node, clock: HeldClock, back_ms: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that was stamped just before midnight, or a clock that was put back."""
+    box = make_box(node, make_customer(node))
+    day = today(node)
+    clock.now_ms = MIDNIGHT
+    final = statement(node, day, day)
+    clock.now_ms = MIDNIGHT - back_ms
+    box.use_paise(100, MIDNIGHT - back_ms)
+    send(node, box.segment())
+    pay(node, "sharma", 700, "1" * 12)
+    adjusted(node, "ticket", clock.now_ms)
+    assert final.final and statement(node, day, day) == final
+    next_day = statement(node, day + timedelta(1), day + timedelta(1))
+    assert (next_day.usage_paise, next_day.paid_paise, next_day.adjusted) == (100, 700, RUPEE)
+    assert ("the node's clock" in caplog.text) == (back_ms > 1)
+
+
+def test_a_clock_that_was_ahead_hides_no_later_use(
+    node: Node, clock: HeldClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = make_box(node, make_customer(node))
+    day, ahead_ms = today(node), 365 * DAY_MS
+    clock.now_ms += ahead_ms
+    box.use_paise(7, clock.now_ms)
+    told = send(node, box.segment())
+    clock.now_ms -= ahead_ms - 1000
+    for _ in range(2):
+        box.use_paise(100, clock.now_ms)
+        receipt = send(node, box.segment())
+        # The box would take no receipt that is older than the one it holds.
+        assert (receipt.node_ms, receipt.lease.expires_ms) == (told.node_ms, told.lease.expires_ms)
+    shown = statement(node, day, day)
+    assert (shown.usage_paise, [day_of_number(line.day) for line in shown.lines]) == (200, [day])
+    everything = statement(node, None, None)
+    assert (everything.usage_paise, everything.closing) == (207, receipt.balance)
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "said once, not at each sync"
+    assert "the node's clock is 31535999 s behind" in caplog.text
+    (listed,) = states(node)
+    assert listed.seen_ms == clock.now_ms
+
+
+def states(node: Node) -> list[DeviceState]:
+    with node.database.snapshot() as connection:
+        return list_states(connection, "sharma", 9)
