@@ -45,9 +45,10 @@ class WheelFile(_Frozen):
 
 
 class LocalFile(_Frozen):
-    """A file on this machine; a relative path starts at the recipe's folder."""
+    """A file on this machine; a relative path starts at the recipe's folder. Without `sha256` any file is taken."""
 
     path: Line
+    sha256: Sha256 | None = None
 
     def __str__(self) -> str:
         return self.path

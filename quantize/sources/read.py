@@ -54,7 +54,10 @@ class _Reader:
         path = self._recipe.home / file.path
         if not path.is_file():
             raise SourceError(f"source: {path} is not there")
-        self.sources.append({"file": path.name, "sha256": _digest(path)})
+        digest = _digest(path)
+        if file.sha256 not in (None, digest):
+            raise SourceError(f"{path}: its sha256 is {digest}, the recipe says {file.sha256}; is it the right file?")
+        self.sources.append({"file": path.name, "sha256": digest})
         return path
 
     def _read_folder(self, folder: Path) -> Checkpoint:

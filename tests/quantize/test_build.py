@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,7 +104,15 @@ def test_an_adapter_is_merged_and_stands_on_the_card(tmp_path: Path) -> None:
     first, second = (np.array(read_manifest(folder).self_test[0].vector) for folder in (tuned, plain))
     assert first @ second < 0.99
     card = json.loads((tuned / "card.json").read_text())
-    assert card["sources"][-1]["file"] == "tuned.safetensors"
+    (digest,) = [source["sha256"] for source in card["sources"] if source["file"] == "tuned.safetensors"]
+    assert digest == sha256((tmp_path / "tuned.safetensors").read_bytes()).hexdigest()
+    for said in (digest, digest[::-1]):
+        path.write_text(text.replace('safetensors"', f'safetensors", sha256 = "{said}"'))
+        if said == digest:
+            build(read_recipe(path), tmp_path / "again", tmp_path / "cache")
+        else:
+            with pytest.raises(SourceError, match=r"tuned\.safetensors.*the recipe says"):
+                build(read_recipe(path), tmp_path / "other", tmp_path / "cache")
 
 
 def test_a_lane_below_its_threshold_leaves_no_package(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from quantize.sources.checkpoint import SourceError, dense
-from quantize.sources.e5s import read_e5s, read_e5s_pieces
+from quantize.sources.e5s import read_e5s
 from tests.quantize.tiny import HEADS, HIDDEN, INNER, LAYERS, POSITIONS, VOCAB, tiny_bert
 
 Q4_0 = GGMLQuantizationType.Q4_0
@@ -75,11 +75,6 @@ def test_the_encoder_comes_back_with_the_values_the_file_holds(tmp_path: Path) -
         assert np.array_equal(dense(read.tensors[name]), values), name
     assert read.config["layer_norm_eps"] == pytest.approx(1e-12)
     assert {**read.config, "layer_norm_eps": 1e-12} == tiny_bert().config
-
-
-def test_its_pieces_can_be_listed(tmp_path: Path) -> None:
-    write_e5s(tmp_path / "m.bin")
-    assert read_e5s_pieces(tmp_path / "m.bin") == PIECES
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

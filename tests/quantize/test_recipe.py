@@ -1,8 +1,25 @@
+import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from quantize.recipe import CATALOGUE, E5sSource, GgufSource, RecipeError, WheelFile, find_recipe, read_recipe
+from models.manifest import Embedding
+from quantize.recipe import (
+    CATALOGUE,
+    ChatRule,
+    E5sSource,
+    FolderSource,
+    GgufSource,
+    LaneRule,
+    LocalFile,
+    Recipe,
+    RecipeError,
+    WheelFile,
+    find_recipe,
+    read_recipe,
+)
 from tests.quantize.tiny import DECODER_RECIPE, ENCODER_RECIPE
 
 
@@ -22,6 +39,34 @@ def test_every_recipe_of_the_catalogue_reads_and_is_named_after_its_file() -> No
         assert recipe.name == path.stem
         assert isinstance(recipe.source, GgufSource | E5sSource)
         assert isinstance(recipe.source.weights, WheelFile)
+        if recipe.adapter is not None:
+            data = (recipe.home / recipe.adapter.path).read_bytes()
+            assert recipe.adapter.sha256 == sha256(data).hexdigest(), "sha256sum says what the recipe must say"
+
+
+PLACES: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("recipe", Recipe),
+    ("source, gguf", GgufSource),
+    ("source, e5s", E5sSource),
+    ("source, folder", FolderSource),
+    ("file in a wheel", WheelFile),
+    ("file of your own", LocalFile),
+    ("lane", LaneRule),
+    ("chat", ChatRule),
+    ("embedding", Embedding),
+)
+
+
+def test_every_field_is_documented_as_it_is_and_no_other() -> None:
+    shown = {True: "`true`", False: "`false`", None: "none"}
+    there = [
+        (where, name, "needed" if field.is_required() else shown[field.default])
+        for where, model in PLACES
+        for name, field in model.model_fields.items()
+        if not field.exclude
+    ]
+    page = (CATALOGUE.parent.parent / "docs" / "packages.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| ([a-z0-9, ]+) \| `(\w+)` \| (.+?) \| .+ \|$", page, re.MULTILINE) == there
 
 
 def test_relative_paths_start_where_the_recipe_lies(tmp_path: Path) -> None:
