@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,33 @@ def test_the_box_needs_no_torch() -> None:
 def test_both_locks_agree() -> None:
     box, test = (requirements(lock) for lock in LOCKS)
     assert {name: text for name, text in test.items() if name in box} == box
+
+
+def licence(name: str) -> str | None:
+    """All that a distribution says of its licence; None if it is not installed here."""
+    try:
+        told = metadata(name)
+    except PackageNotFoundError:
+        return None
+    kinds = [kind for kind in told.get_all("Classifier") or [] if kind.startswith("License ::")]
+    return " ".join((told.get("License-Expression") or "", told.get("License") or "", *kinds)).strip()
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_nothing_locked_is_under_a_licence_that_spreads(lock: Path) -> None:
+    found = {name: told for name in requirements(lock) if (told := licence(name)) is not None}
+    assert len(found) > 50
+    assert all(found.values()), "a licence that is not told"
+    gnu = {name: told for name, told in found.items() if re.search("GPL|GNU|General Public", told)}
+    assert gnu == dict.fromkeys(("psycopg", "psycopg-binary", "psycopg-pool"), "LGPL-3.0-only")
+
+
+def test_what_a_box_ships_that_is_not_permissive_is_named() -> None:
+    _, _, section = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("## Licences")
+    there = {name for name in requirements(LOCKS[0]) if re.search("GPL|GNU|MPL|Mozilla", licence(name) or "")}
+    assert there == {"psycopg", "psycopg-binary", "psycopg-pool", "certifi", "tqdm"}
+    for name in there:
+        assert name.partition("-")[0] in section
 
 
 def test_every_module_imports_without_what_the_box_leaves_out() -> None:
