@@ -58,8 +58,8 @@ def licence(name: str) -> str | None:
         told = metadata(name)
     except PackageNotFoundError:
         return None
-    kinds = [kind for kind in told.get_all("Classifier") or [] if kind.startswith("License ::")]
-    return " ".join((told.get("License-Expression") or "", told.get("License") or "", *kinds)).strip()
+    said = [text for field in ("License-Expression", "License", "Classifier") for text in told.get_all(field) or []]
+    return " ".join(text for text in said if "::" not in text or text.startswith("License ::"))
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
