@@ -1,6 +1,5 @@
 """Customers: who pays. Each has one wallet."""
 
-import logging
 import re
 from dataclasses import dataclass
 
@@ -12,9 +11,6 @@ from sync.node.errors import Refusal
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{1,39}")
 NAME_MAX = 100
-LATE_MS_MAX = 60_000  # a posting may have waited for the lock since before midnight
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,15 +77,7 @@ def lock(connection: Connection, id: str) -> int:
 
 def lock_to_post(connection: Connection, id: str, now_ms: int) -> int:
     """Locks, and says when to post: now, but in no day of which a final statement was made."""
-    closed_ms = lock(connection, id)
-    if closed_ms > now_ms + LATE_MS_MAX:
-        log.error(
-            "the node's clock is %d s before the end of the last final statement of customer %s: it is behind now or"
-            " was ahead then; until that moment, everything is posted on the day after that statement",
-            (closed_ms - now_ms) // 1000,
-            id,
-        )
-    return max(now_ms, closed_ms)
+    return max(now_ms, lock(connection, id))
 
 
 def close(connection: Connection, id: str, before_ms: int) -> None:

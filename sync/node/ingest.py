@@ -89,7 +89,7 @@ def _take(node: Node, segment: Segment, signed: SignedSegment) -> SignedReceipt:
         if now_ms < epoch.seen_ms - CLOCK_BACK_MS_MAX:
             log.error(
                 "the node's clock is %d s behind what it was when device %s was last heard of: set it right; if it was"
-                " ahead then, what was posted meanwhile stands on statements of days to come",
+                " ahead then, what was posted since may stand on statements of days to come",
                 (epoch.seen_ms - now_ms) // 1000,
                 epoch.device.hex(),
             )

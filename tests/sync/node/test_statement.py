@@ -176,6 +176,7 @@ def test_nothing_is_posted_into_a_final_statement_whatever_the_clock_says(
     box = make_box(node, make_customer(node))
     day = today(node)
     clock.now_ms = MIDNIGHT
+    send(node, box.heartbeat())
     final = statement(node, day, day)
     clock.now_ms = MIDNIGHT - back_ms
     box.use_paise(100, MIDNIGHT - back_ms)
