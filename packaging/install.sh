@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs a Nukkad box, and with --with-node a billing node, as systemd services. Safe to run again: nothing is done twice.
 #
-#   /opt/nukkad/releases/VERSION-HASH   one complete installation with its own Python environment
-#   /opt/nukkad/current                 link to the release that runs, switched at once
+#   /opt/nukkad/releases/VERSION-HASH   one complete installation: its own Python environment, units and command line
+#   /opt/nukkad/current                 link to the release that runs; its units and command line are switched with it
 #   /var/lib/nukkad                     state: ledger, packages, keys; never touched here
 #   /etc/nukkad                         settings; written once, then yours
 #   /usr/local/bin/nukkad               the command line, run as the box's user
@@ -91,7 +91,7 @@ free_kib=$(df -Pk "$root/opt" | awk 'NR == 2 { print $4 }')
 cd "$source"
 version=$(sed -n 's/^version = "\([0-9A-Za-z.+-]*\)"$/\1/p' pyproject.toml | head -n 1)
 [ -n "$version" ] || fail "no version in pyproject.toml" "fetch the whole source tree again"
-parts='appliance models quantize sync locks/box.txt pyproject.toml README.md LICENSE'
+parts='appliance models quantize sync packaging/systemd packaging/nukkad.sh locks/box.txt pyproject.toml README.md LICENSE'
 hash=$(find $parts -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-8)
 release=/opt/nukkad/releases/$version-$hash
 
@@ -115,7 +115,7 @@ build() {
         echo "$trial" >&2
         fail "the service's user cannot run the new release (see above)" "nothing was switched; what ran before still runs"
     fi
-    cp README.md LICENSE "$root$release/"
+    cp -R README.md LICENSE packaging/systemd packaging/nukkad.sh "$root$release/"
     rm -rf "$root$release/source" "$root$release/wheels"
     sync
     : >"$root$release/complete"
@@ -147,10 +147,10 @@ add_settings() {
 add_settings box.env nukkad
 add_settings node.env nukkad-node
 
-install -m 0644 packaging/systemd/nukkad.service packaging/systemd/nukkad-node.service "$root/etc/systemd/system/"
-install -m 0755 packaging/nukkad.sh "$root/usr/local/bin/nukkad"
-
+# A release brings the units and the command line that go with it.
 switch() {
+    install -m 0644 "$root$1/systemd/nukkad.service" "$root$1/systemd/nukkad-node.service" "$root/etc/systemd/system/"
+    install -m 0755 "$root$1/nukkad.sh" "$root/usr/local/bin/nukkad"
     ln -sfn "$1" "$root/opt/nukkad/current.new"
     mv -T "$root/opt/nukkad/current.new" "$root/opt/nukkad/current"
 }
@@ -173,37 +173,64 @@ for unit in $units; do
     ln -sfn "/etc/systemd/system/$unit" "$wants/$unit"
 done
 
-# Whether every service started here is asked and answers, within a minute; one that dies again and again is given up.
-answers() {
+# Whether the node has its database, asked at the address that the running service was given.
+node_is_ready() {
+    node_pid=$(systemctl show -p MainPID --value nukkad-node.service)
+    /opt/nukkad/current/bin/python -I - "/proc/$node_pid/environ" <<'PYTHON'
+import sys
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+from sync.node.settings import read_settings
+
+entries = Path(sys.argv[1]).read_text().split("\0")
+url = read_settings(dict(entry.split("=", 1) for entry in entries if "=" in entry)).url
+build_opener(ProxyHandler({})).open(f"{url}/readyz", timeout=5)
+PYTHON
+}
+
+# Whether a service starts anew and answers within a minute; one that dies again and again is given up.
+comes_up() {
+    systemctl reset-failed "$1" 2>/dev/null || true
+    systemctl restart "$1" || return 1
     deadline=$(($(date +%s) + 60))
     while [ "$(date +%s)" -lt "$deadline" ]; do
         sleep 1
-        for unit in $units; do
-            [ "$(systemctl show -p NRestarts --value "$unit")" -lt 2 ] || return 1
-        done
-        if /usr/local/bin/nukkad status >/dev/null 2>&1 &&
-            { [ -z "$node" ] || /usr/local/bin/nukkad node customer list >/dev/null 2>&1; }; then
-            return 0
-        fi
+        [ "$(systemctl show -p NRestarts --value "$1")" -lt 2 ] || return 1
+        case $1 in
+        nukkad.service) /usr/local/bin/nukkad status ;;
+        nukkad-node.service) node_is_ready ;;
+        esac >/dev/null 2>&1 && return 0
     done
     return 1
 }
 
-if [ -n "$start" ] && [ -d /run/systemd/system ]; then
-    systemctl daemon-reload
-    systemctl reset-failed $units 2>/dev/null || true
-    systemctl restart $units
-    if ! answers; then
-        again=''
-        if [ -n "$before" ] && [ "$before" != "$release" ]; then
-            switch "$before"
-            systemctl reset-failed $units
-            systemctl restart $units
-            again="; $before runs again"
-            rm -f "$release/complete" # so that it is built anew, should it be tried again
-        fi
-        fail "the new release does not answer$again" "journalctl -u nukkad -u nukkad-node"
+# Puts the release before in the place of one whose service $1 did not come up, looks what answers then, and ends.
+go_back() {
+    failed="$1 of $release does not answer"
+    [ -n "$before" ] && [ "$before" != "$release" ] || fail "$failed" "journalctl -u $1"
+    rm -f "$release/complete" # so that it is built anew, should it be tried again
+    switch "$before" || true  # as far as it goes: what counts is what answers
+    systemctl daemon-reload || true
+    silent='' since=$(date +%s)
+    for unit in $units; do
+        comes_up "$unit" || silent="$silent $unit"
+    done
+    [ -n "$silent" ] || fail "$failed; $before runs again and answers" "journalctl -u $1"
+    failed="$failed; $before is back in place, but does not answer:$silent"
+    if journalctl -q -u nukkad-node.service --since "@$since" | grep -q 'which this node does not know'; then
+        fail "$failed. The new node has migrated the database, which the old one cannot read" \
+            "put back the copy of the database from before this install, or install a mended newer release (docs/install.md)"
     fi
+    fail "$failed" "journalctl -u nukkad -u nukkad-node"
+}
+
+if [ -n "$start" ] && [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || true # if it cannot, what follows tells
+    # The box first: once the new node has migrated the database there is no way back, so it starts when all else is well.
+    for unit in $units; do
+        comes_up "$unit" || go_back "$unit"
+    done
     echo "Running: $units"
 else
     echo "Not started. On the running system: systemctl daemon-reload && systemctl restart $units"

@@ -15,6 +15,15 @@ if [ "$(id -un)" != "$user" ] && [ "$(id -u)" != 0 ]; then
     exit 77
 fi
 
+# What the file sets goes before this, as with the service.
+export HOME="$state" NUKKAD_CACHE="$state/cache" PYTHONSAFEPATH=1
+
+# The command is put together before the file is read, so that no name in the file changes what is run, or as whom.
+set -- /opt/nukkad/current/bin/nukkad "$@"
+if [ "$(id -u)" = 0 ]; then
+    set -- "$(command -v runuser)" -u "$user" -- "$@"
+fi
+
 # Read as systemd reads it: spaces around name and value, and one pair of quotes around the value, do not belong to them,
 # and nothing in a value is run. What systemd would read in yet another way is refused, not guessed.
 odd() {
@@ -22,10 +31,11 @@ odd() {
     exit 78
 }
 if [ -r "$settings" ]; then
-    while read -r line || [ -n "$line" ]; do # read takes the spaces off both ends
-        case $line in NUKKAD_*=*) ;; *) continue ;; esac
+    while IFS=' 	' read -r line || [ -n "$line" ]; do # read takes the spaces off both ends
+        case $line in [#\;]*) continue ;; *=*) ;; *) continue ;; esac
         name=${line%%=*} value=${line#*=}
         name=${name%"${name##*[! 	]}"} value=${value#"${value%%[! 	]*}"}
+        case $name in '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac # systemd passes these over too
         case $value in
         \"*\")
             value=${value#?} value=${value%?}
@@ -41,8 +51,4 @@ if [ -r "$settings" ]; then
     done <"$settings"
 fi
 
-export HOME="$state" NUKKAD_CACHE="$state/cache" PYTHONSAFEPATH=1
-if [ "$(id -u)" = 0 ]; then
-    exec runuser -u "$user" -- /opt/nukkad/current/bin/nukkad "$@"
-fi
-exec /opt/nukkad/current/bin/nukkad "$@"
+exec "$@"

@@ -40,6 +40,10 @@ def test_everything_is_in_its_place(tree: Path) -> None:
     (release,) = (tree / "opt/nukkad/releases").iterdir()
     assert current == f"/opt/nukkad/releases/{release.name}"
     assert (release / "complete").exists() and (release / "LICENSE").exists()
+    for unit in ("nukkad.service", "nukkad-node.service"):
+        assert (release / "systemd" / unit).read_bytes() == (tree / "etc/systemd/system" / unit).read_bytes()
+    assert (release / "nukkad.sh").read_bytes() == (tree / "usr/local/bin/nukkad").read_bytes()
+    assert (tree / "usr/local/bin/nukkad").stat().st_mode & 0o111 == 0o111
     assert not (release / "source").exists() and not (release / "wheels").exists()
     for unit in ("nukkad.service", "nukkad-node.service"):
         link = tree / "etc/systemd/system/multi-user.target.wants" / unit

@@ -60,12 +60,17 @@ def test_help_names_every_option(script: str) -> None:
     assert all(option in shown.stdout for option in options)
 
 
+def test_installing_asks_the_node_whether_it_is_ready_and_nothing_else() -> None:
+    script = (PACKAGING / "install.sh").read_text()
+    assert "/readyz" in script and "nukkad node " not in script
+
+
 @pytest.fixture
 def wrapper(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """The command line's wrapper on folders and a user of the test's own, around a program that prints its settings."""
+    """The command line's wrapper on folders and a user of the test's own, around a program that prints what it got."""
     program = tmp_path / "bin" / "nukkad"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nenv -0 | grep -z '^NUKKAD_T'\n")
+    program.write_text("#!/bin/sh\nexec /usr/bin/env -0\n")
     program.chmod(0o755)
     script = (PACKAGING / "nukkad.sh").read_text()
     for honest, own in (
@@ -82,6 +87,12 @@ def wrapper(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]
         return subprocess.run(["sh", str(tmp_path / "nukkad.sh")], check=False, capture_output=True, text=True)
 
     return run_with
+
+
+def environment(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What the program was given."""
+    assert done.returncode == 0, done.stderr
+    return dict(entry.split("=", 1) for entry in done.stdout.split("\0") if entry)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,32 @@ def test_the_command_line_reads_settings_as_the_service_does(
 ) -> None:
     """What systemd makes of EnvironmentFile=, see systemd.exec(5)."""
     for end in ("", "\n"):
-        assert wrapper(line + end).stdout == f"NUKKAD_T={value}\0"
+        assert environment(wrapper(line + end))["NUKKAD_T"] == value
+
+
+def test_every_line_counts_whatever_its_name(wrapper: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    given = environment(wrapper("HTTPS_PROXY=http://proxy:3128\n no_proxy = localhost\n"))
+    assert (given["HTTPS_PROXY"], given["no_proxy"]) == ("http://proxy:3128", "localhost")
+
+
+def test_what_systemd_passes_over_is_passed_over(wrapper: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    plain = environment(wrapper(""))
+    lines = "; T1=a comment\n# T2=a comment\nexport T3=a\n4T=a\nT-5=a\n=a\nT6\n\n"
+    assert environment(wrapper(lines)) == plain
+
+
+def test_a_setting_in_the_file_goes_before_the_wrapper_s_own(
+    wrapper: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    assert environment(wrapper(""))["NUKKAD_CACHE"] == "/var/lib/nukkad/box/cache"
+    assert environment(wrapper("NUKKAD_CACHE=/srv/cache\n"))["NUKKAD_CACHE"] == "/srv/cache"
+
+
+def test_no_name_in_the_file_changes_what_is_run(wrapper: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    lines = {"user": "nobody", "state": "/nowhere", "settings": "/nowhere", "PATH": "/nowhere", "IFS": "N"}
+    given = environment(wrapper("".join(f"{name}={value}\n" for name, value in lines.items()) + "NUKKAD_T=NaN\n"))
+    assert (given["NUKKAD_STATE"], given["NUKKAD_T"]) == ("/var/lib/nukkad/box", "NaN")
+    assert (given["user"], given["PATH"]) == ("nobody", "/nowhere")
 
 
 @pytest.mark.parametrize("value", ['"a"b"', "'a'b'", '"a\\"b"', "a\\nb", '"a', "a'b", '"', '"a" "b"'])
