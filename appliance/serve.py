@@ -58,6 +58,8 @@ async def open_box(
     opened.callback(database.close)
     collections = Collections(settings.state, clock)
     opened.callback(collections.close)
+    search = Search(engine, collections)
+    opened.push_async_callback(search.close)
     ledger = opened.enter_context(open_ledger(settings, identity, clock))
     node = worker = None
     if identity.enrolment is not None:
@@ -74,7 +76,7 @@ async def open_box(
         meter=CallMeter(ledger, clock, worker),
         keys=Keys(database, clock),
         packages=Store(settings.store),
-        search=Search(engine, collections),
+        search=search,
         connect=connect,
         node=node,
         worker=worker,

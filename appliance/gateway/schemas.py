@@ -20,8 +20,9 @@ FAULTS_MAX = 1000  # of one body: more are not worth the memory it takes to list
 SHOWN_MAX = 200  # characters of an error message taken from validation
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Content = Annotated[str, AfterValidator(check_marks)]
-Text = Annotated[Content, Field(min_length=1)]
+Marked = AfterValidator(check_marks)  # stands last: what stands after it gives worse messages
+Content = Annotated[str, Marked]
+Text = Annotated[str, Field(min_length=1), Marked]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[list[Stop], Field(min_length=1, max_length=STOPS_MAX)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -178,7 +179,7 @@ def parse(data: bytes, schema: type[Schema]) -> Schema:
         return schema.model_validate_json(data)
     except ValidationError as error:
         if error.error_count() > FAULTS_MAX:
-            raise BadRequest(f"the body has {error.error_count()} faults: docs/api.md tells what this route takes")
+            raise BadRequest(f"the body has {error.error_count()} faults: docs/api.md tells what is taken") from None
         found = error.errors(include_url=False, include_input=False, include_context=False)
     field = _field(found[0]["loc"])
     if found[0]["type"] == "json_invalid":

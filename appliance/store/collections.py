@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sync.clock import Clock
 
 FILE_NAME = "collections.db"
+SCHEMA = 1  # PRAGMA user_version of the file; count it up with every change of the tables
 COLLECTIONS_MAX = 100
 ENTRIES_MAX = 1000  # of one collection
 WAIT_S = 5.0  # for another process's write
@@ -182,7 +183,10 @@ class Collections:
             yield
 
     def _make_tables(self) -> None:
+        """Also brings tables of an older version up to date: columns come and go, what stands in the others stays."""
         with self._change():
+            if self._database.execute("PRAGMA user_version").fetchone() == (SCHEMA,):
+                return
             self._database["collections"].create(
                 {"name": str, "model": str, "revision": int, "changed_ms": int},
                 pk="name",
@@ -207,6 +211,7 @@ class Collections:
                 transform=True,
                 strict=True,
             )
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _summaries(self) -> Iterator[Summary]:
         counts = {

@@ -89,6 +89,9 @@ class _Index:
     terms: TermIndex
 
 
+_Version = tuple[str, int, bytes]  # of a collection as a model sees it: name, revision, the model's digest
+
+
 class Search:
     """Lives in the event loop's thread; the store's disk work is done in others."""
 
@@ -96,9 +99,17 @@ class Search:
         self._engine = engine
         self._collections = collections
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
-        self._renewing = asyncio.Lock()
+        self._builds: dict[_Version, asyncio.Task[_Index]] = {}
+        self._deletions = 0
         self._turn = asyncio.Lock()
         self._changes = 0
+
+    async def close(self) -> None:
+        """End what is being built, before the engine and the collections go."""
+        building = list(self._builds.values())
+        for task in building:
+            task.cancel()
+        await asyncio.gather(*building, return_exceptions=True)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
@@ -196,6 +207,7 @@ class Search:
     async def delete(self, name: str) -> None:
         """Inside `changing()`. Raises UnknownCollection."""
         await asyncio.to_thread(self._collections.delete, name)
+        self._deletions += 1  # An index that is being built now is of what is gone, and must not be kept.
         self._indexes.pop(name, None)
 
     async def find(self, name: str, query: str, limit: int) -> Found:
@@ -223,25 +235,41 @@ class Search:
 
     async def _ready(self, summary: Summary, model: ModelInfo) -> _Index:
         index = self._indexes.get(summary.name)
-        if index is None or (index.revision, index.digest) != (summary.revision, model.digest):
-            index = await self._build(summary.name, model)
-            self._indexes[summary.name] = index
-            while len(self._indexes) > INDEXES_MAX:
-                self._indexes.popitem(last=False)
-        self._indexes.move_to_end(summary.name)
-        return index
+        if index is not None and (index.revision, index.digest) == (summary.revision, model.digest):
+            self._indexes.move_to_end(summary.name)
+            return index
+        version = (summary.name, summary.revision, model.digest)
+        building = self._builds.get(version)
+        if building is None:
+            building = self._builds[version] = asyncio.create_task(self._build(summary.name, model))
+            building.add_done_callback(lambda done: self._built(version, done))
+        return await asyncio.shield(building)  # A caller who leaves does not end what others will need.
+
+    def _built(self, version: _Version, done: asyncio.Task[_Index]) -> None:
+        del self._builds[version]
+        if not done.cancelled():
+            done.exception()  # Who waited for it was told; it is not to be told again when nobody waited.
 
     async def _build(self, name: str, model: ModelInfo) -> _Index:
         """Renewing vectors after a change of the model is the box's own upkeep: nobody is billed for it."""
-        async with self._renewing:
-            summary, stored = await self.load(name)
-            old = [each for each in stored if each.vector is None or each.vector.digest != model.digest]
-            if old:
-                made, _ = await self._embed([each.entry for each in old], model)
-                new = {each.entry.id: Stored(each.entry, vectors) for each, vectors in zip(old, made, strict=True)}
-                await asyncio.to_thread(self._collections.keep, name, summary.revision, new.values())
-                stored = tuple(new.get(each.entry.id, each) for each in stored)
-        return await asyncio.to_thread(_assemble, summary.revision, model.digest, stored)
+        deletions = self._deletions
+        summary, stored = await self.load(name)
+        ready = list(stored)
+        old = [place for place, each in enumerate(stored) if each.vector is None or each.vector.digest != model.digest]
+        for start in range(0, len(old), BATCH_TEXTS):
+            places = old[start : start + BATCH_TEXTS]
+            made, _ = await self._embed([stored[place].entry for place in places], model)
+            for place, vector in zip(places, made, strict=True):
+                ready[place] = Stored(stored[place].entry, vector)
+            # Kept batch by batch, so that an end of the box does not begin a big collection from its start again.
+            renewed = [ready[place] for place in places]
+            await asyncio.to_thread(self._collections.keep, name, summary.revision, renewed)
+        index = await asyncio.to_thread(_assemble, summary.revision, model.digest, ready)
+        if deletions == self._deletions:
+            self._indexes[name] = index
+            while len(self._indexes) > INDEXES_MAX:
+                self._indexes.popitem(last=False)
+        return index
 
     async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vector], int]:
         texts = await asyncio.to_thread(lambda: [_shown(entry) for entry in entries])

@@ -14,9 +14,9 @@ COLUMNS = ("id", "question", "answer", "tags", "language")
 NEEDED = COLUMNS[:3]
 TAGS_MAX = 16
 
-Text = Annotated[str, AfterValidator(check_marks)]
+Marked = AfterValidator(check_marks)  # stands last: what stands after it gives worse messages
 EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Tag = Annotated[Text, Field(min_length=1, max_length=64)]
+Tag = Annotated[str, Field(min_length=1, max_length=64), Marked]
 
 
 class UploadRefused(Exception):
@@ -33,8 +33,8 @@ class UploadedEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     id: EntryId
-    question: Annotated[Text, Field(min_length=1, max_length=500)]
-    answer: Annotated[Text, Field(min_length=1, max_length=4000)]
+    question: Annotated[str, Field(min_length=1, max_length=500), Marked]
+    answer: Annotated[str, Field(min_length=1, max_length=4000), Marked]
     tags: Annotated[list[Tag], Field(max_length=TAGS_MAX)] = []
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
 

@@ -1,4 +1,4 @@
-"""Refuses heaps of combining marks: normalising them takes time that grows with their square, and no language has any."""
+"""Refuses heaps of combining marks: no language has them, and normalising them takes quadratic time."""
 
 import re
 from functools import cache

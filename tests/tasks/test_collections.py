@@ -117,8 +117,19 @@ def test_a_table_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> No
     with sqlite3.connect(tmp_path / "collections.db") as database:
         database.execute("ALTER TABLE entries RENAME COLUMN vector TO vectors")
         database.execute("ALTER TABLE entries ADD COLUMN views INTEGER")
+        database.execute("PRAGMA user_version = 0")
     database.close()
     after = Collections(tmp_path, HeldClock())
     assert after.load("faq")[1] == (Stored(stored("a").entry, None),), "made anew when it is searched next"
     after.replace("faq", "e5", [stored("b")])
     after.close()
+
+
+def test_opening_again_rewrites_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        Collections(tmp_path, HeldClock()).close()
+    with sqlite3.connect(tmp_path / "collections.db") as database:
+        before = database.execute("PRAGMA schema_version").fetchone()
+        Collections(tmp_path, HeldClock()).close()
+        assert database.execute("PRAGMA schema_version").fetchone() == before
+    database.close()

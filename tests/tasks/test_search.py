@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from appliance.engine.protocol import EmbedRequest, EmbedResult, ModelInfo, Overloaded, TooLong, UnknownModel
+from appliance.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    EngineUnavailable,
+    ModelInfo,
+    Overloaded,
+    TooLong,
+    UnknownModel,
+)
 from appliance.store.collections import Collections, Entry, Stored, Summary, UnknownCollection
 from appliance.tasks import search as module
 from appliance.tasks.search import EntryTooLong, Indexing, Search
@@ -30,6 +38,14 @@ class WatchedEngine(FakeEngine):
         self.embedded: list[EmbedRequest] = []
         self.version = 2
         self.tuned = False  # whether there is also a model made for search
+        self.failing_after: int | None = None  # requests that are still answered
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+
+    def hold(self) -> None:
+        """Answer nothing until `go_on`; `asked` tells that a request is there."""
+        self.asked.clear()
+        self.go_on.clear()
 
     async def models(self) -> tuple[ModelInfo, ...]:
         chat, encoder = await super().models()
@@ -38,7 +54,11 @@ class WatchedEngine(FakeEngine):
         return (chat, plain, tuned) if self.tuned else (chat, plain)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
+        if len(self.embedded) == self.failing_after:
+            raise EngineUnavailable("the engine is stopping: try again in a moment")
         self.embedded.append(request)
+        self.asked.set()
+        await self.go_on.wait()
         result = await super().embed(request)
         return EmbedResult(np.roll(result.vectors, self.version, axis=1), result.tokens)
 
@@ -258,3 +278,56 @@ async def test_only_so_many_collections_stay_in_memory(search: Search, monkeypat
         await search.find(name, "कब", 1)
     assert list(search._indexes) == ["two"]
     assert (await search.find("one", "कब खुलती", 1)).hits[0].entry.id == "hours"
+
+
+async def test_a_caller_who_leaves_does_not_end_what_others_need(search: Search, engine: WatchedEngine) -> None:
+    await fill(search, tuple(Entry(f"e{n}", f"question {n}", f"answer {n}") for n in range(70)))
+    engine.version = 3
+    engine.embedded.clear()
+    engine.hold()
+    for _ in range(3):
+        leaving = asyncio.create_task(search.find("faq", "question 7", 1))
+        await asyncio.wait_for(engine.asked.wait(), 60)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    engine.go_on.set()
+    assert (await search.find("faq", "question 7", 1)).hits
+    assert [len(request.texts) for request in engine.embedded] == [32, 32, 6, 1], "each entry once, then the question"
+
+
+async def test_batches_that_were_renewed_stay(
+    search: Search, engine: WatchedEngine, collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(search, tuple(Entry(f"e{n}", f"question {n}", f"answer {n}") for n in range(70)))
+    engine.version = 3
+    await search.model(None)
+    engine.failing_after = len(engine.embedded) + 2
+    with pytest.raises(EngineUnavailable):
+        await search.find("faq", "question 7", 1)
+    renewed = [each for each in collections.load("faq")[1] if each.vector and each.vector.digest == bytes([3]) * 32]
+    assert len(renewed) == 64
+
+
+async def test_what_was_deleted_while_it_was_read_is_not_found_again(search: Search, engine: WatchedEngine) -> None:
+    await fill(search)
+    engine.version = 3
+    engine.hold()
+    late = asyncio.create_task(search.find("faq", "दुकान", 9))
+    await asyncio.wait_for(engine.asked.wait(), 60)
+    async with search.changing():
+        await search.delete("faq")
+    engine.go_on.set()
+    await asyncio.gather(late, return_exceptions=True)
+    await fill(search, (GIFT,))
+    assert [hit.entry.id for hit in (await search.find("faq", "दुकान", 9)).hits] == ["gift"]
+
+
+async def test_closing_ends_what_is_being_built(search: Search, engine: WatchedEngine) -> None:
+    await fill(search)
+    engine.version = 3
+    engine.hold()
+    waiting = asyncio.create_task(search.find("faq", "दुकान", 9))
+    await asyncio.wait_for(engine.asked.wait(), 60)
+    await search.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -12,7 +12,7 @@ from appliance.box import Box
 from appliance.gateway import charges
 from appliance.gateway.access import TheBox, TheKey
 from appliance.gateway.errors import BadRequest
-from appliance.gateway.schemas import Content, Name, Strict, documented, read
+from appliance.gateway.schemas import Marked, Name, Strict, documented, read
 from appliance.gateway.whole import bill
 from appliance.meter import Units
 from appliance.store.collections import ENTRIES_MAX, Entry, Summary
@@ -41,7 +41,7 @@ class MoreEntries(Strict):
 
 class SearchRequest(Strict):
     collection: Annotated[str, Field(pattern=NAME)]
-    query: Annotated[Content, Field(min_length=1, max_length=2000)]
+    query: Annotated[str, Field(min_length=1, max_length=2000), Marked]
     limit: Annotated[int, Field(ge=1, le=50)] = 5
 
 
