@@ -1,6 +1,7 @@
 """What the operator of a box may do while it runs; the commands of `nukkad` go through here."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from appliance import packages, status, topups
 from appliance.box import Box
+from appliance.engine.protocol import EngineUnavailable
 from appliance.gateway.access import TheBox, known_name, the_operator
 from appliance.gateway.errors import BadRequest, Conflict
 from appliance.gateway.routes.usage import read_days
@@ -146,22 +148,16 @@ async def activate_model(request: Request, box: TheBox) -> dict[str, Any]:
     """A package that the engine cannot serve is refused, and what served before goes on serving."""
     asked = await read(request, Activate)
     before = await asyncio.to_thread(box.packages.activate, asked.name, bytes.fromhex(asked.digest))
-    if (refused := await _refusal(box, asked.name)) is None:
-        return {"name": asked.name, "digest": asked.digest}
-    await asyncio.to_thread(box.packages.restore, asked.name, before)
-    await box.engine.reload()
-    raise Conflict(f"the engine cannot serve this package ({refused}): what served before goes on", "digest")
+    await _serve_or_undo(box, asked.name, "digest", lambda: box.packages.restore(asked.name, before))
+    return {"name": asked.name, "digest": asked.digest}
 
 
 @router.post("/models/rollback", openapi_extra=documented(OneModel))
 async def roll_back_model(request: Request, box: TheBox) -> dict[str, Any]:
     asked = await read(request, OneModel)
     package = await asyncio.to_thread(box.packages.roll_back, asked.name)
-    if (refused := await _refusal(box, asked.name)) is None:
-        return {"name": package.name, "digest": package.digest.hex()}
-    await asyncio.to_thread(box.packages.roll_back, asked.name)
-    await box.engine.reload()
-    raise Conflict(f"the engine cannot serve the one before ({refused}): what serves now goes on", "name")
+    await _serve_or_undo(box, asked.name, "name", lambda: box.packages.roll_back(asked.name))
+    return {"name": package.name, "digest": package.digest.hex()}
 
 
 @router.post("/models/deactivate", openapi_extra=documented(OneModel))
@@ -181,9 +177,17 @@ async def remove_model(request: Request, box: TheBox) -> dict[str, Any]:
     return {"digest": asked.digest}
 
 
-async def _refusal(box: Box, name: str) -> str | None:
-    """Let the engine serve what is active now: why it could not load this name's package, if it could not."""
-    return dict(await box.engine.reload()).get(name)
+async def _serve_or_undo(box: Box, name: str, field: str, undo: Callable[[], object]) -> None:
+    """Let the engine serve what is active now. Where it cannot, or dies of it, `undo` and raise Conflict."""
+    try:
+        refused = dict(await box.engine.reload()).get(name)
+    except EngineUnavailable as error:  # When it starts again by itself, it finds the package before.
+        await asyncio.to_thread(undo)
+        raise Conflict(f"the engine cannot load this package ({error}): the one before stays active", field) from error
+    if refused is not None:
+        await asyncio.to_thread(undo)
+        await box.engine.reload()
+        raise Conflict(f"the engine cannot serve this package ({refused}): the one before goes on", field)
 
 
 def _node(box: Box) -> NodeClient:

@@ -156,6 +156,19 @@ async def test_a_package_that_the_engine_refuses_changes_nothing(
     assert Store(store).installed() == ([second], [])
 
 
+async def test_a_package_that_the_engine_dies_of_changes_nothing(
+    operator: httpx.AsyncClient, street: Street, tmp_path: Path
+) -> None:
+    store = Settings(state=street.folder).store
+    first, second = install(store, write_embed(tmp_path / "a"), write_embed(tmp_path / "b", seed=1))
+    street.engine.dies_of_reload = True
+    for verb, more in (("activate", {"digest": first.digest.hex()}), ("rollback", {})):
+        answer = await operator.post(f"/v1/admin/models/{verb}", json={"name": "tiny-embed", **more})
+        assert answer.status_code == 409
+        assert "died while it was loading" in answer.json()["error"]["message"]
+        assert [package.digest for package in Store(store).active()] == [second.digest]
+
+
 async def test_a_box_without_a_node_refuses_sync_and_top_ups(tmp_path, operator: httpx.AsyncClient) -> None:  # type: ignore[no-untyped-def]
     street = Street(tmp_path / "other")
     async with street.box() as box, street.caller(box, box.admin_token) as alone:
