@@ -23,6 +23,7 @@ from appliance.expected import OperatorError
 from appliance.settings import Settings
 from appliance.store.database import open_database
 from appliance.store.keys import Keys
+from models.errors import PackageError
 from models.store import Store
 from sync.clock import SystemClock
 from sync.identity import load_or_create
@@ -179,7 +180,8 @@ def _check_enrolment(settings: Settings, environment: dict[str, str]) -> None:
 
 
 def _build_missing(settings: Settings, environment: dict[str, str], console: Console) -> None:
-    missing = [name for name in STARTERS if name not in Store(settings.store).names()]
+    store = Store(settings.store)
+    missing = [name for name in STARTERS if not serves(store, name)]
     if missing:
         console.print(f"Building the starter models, once: {', '.join(missing)} (about 190 MB to download)")
     for name in missing:
@@ -187,6 +189,15 @@ def _build_missing(settings: Settings, environment: dict[str, str], console: Con
         built = subprocess.run(command(words), env=environment, check=False)  # noqa: S603 - our own command
         if built.returncode != 0:
             raise UpError(f"{name} could not be built; the line above says why")
+
+
+def serves(store: Store, name: str) -> bool:
+    """Not so if it is not there, or damaged, or of a version of Nukkad that made packages in another way."""
+    try:
+        store.current(name)
+    except PackageError:
+        return False
+    return True
 
 
 def _enrol(settings: Settings, environment: dict[str, str]) -> None:
