@@ -40,8 +40,12 @@ async def found_first(search: Search, shop: Shop) -> Counter[str]:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize(("name", "least"), [("kirana", 46), ("textiles", 42)])
+@pytest.mark.parametrize(("name", "least"), [("kirana", 46), ("textiles", 38)])
 async def test_most_questions_find_their_entry_first(search: Search, name: str, least: int) -> None:
+    """The unseen shop, which decides, is asked end to end (tests/e2e). These two say that nothing broke.
+
+    A glossary written by the same hand as these two once found 45 of textiles, and made the unseen shop worse.
+    """
     right = await found_first(search, read_shop(name))
     assert right.total() >= least, right
     assert min(right.values()) >= 7, right
