@@ -104,6 +104,7 @@ answer = client.chat.completions.create(
     model="{CHAT_MODEL}",
     messages=[{{"role": "user", "content": "What is the capital of India?"}}],
     max_tokens=60,
+    temperature=0,
 )
 print(answer.choices[0].message.content)
 END
