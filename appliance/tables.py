@@ -71,7 +71,8 @@ def models(console: Console, answer: dict[str, Any]) -> None:
 
 
 def _table(*heads: str, right: int = 0) -> Table:
-    table = Table(show_header=any(heads))
+    """What is too wide for its column goes on in the next line: nothing is cut."""
+    table = Table(show_header=any(heads), pad_edge=False)
     for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place >= len(heads) - right else "left")
+        table.add_column(head, justify="right" if place >= len(heads) - right else "left", overflow="fold")
     return table

@@ -62,6 +62,7 @@ answer = client.chat.completions.create(
     model="{view.chat_model}",
     messages=[{{"role": "user", "content": "What is the capital of India?"}}],
     max_tokens=60,
+    temperature=0,
 )
 print(answer.choices[0].message.content)"""
     )

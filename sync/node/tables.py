@@ -1,7 +1,7 @@
 """The node's answers as tables for people."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +13,11 @@ Answer = dict[str, Any]
 
 
 def make_table(*columns: str) -> Table:
-    """A column whose name begins with > is for numbers."""
-    table = Table()
+    """A column whose name begins with > is for numbers. What is too wide goes on in the next line: nothing is cut."""
+    table = Table(pad_edge=False)
     for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.lstrip(">"), justify=justify, overflow="fold")
     return table
 
 
