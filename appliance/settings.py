@@ -69,10 +69,16 @@ class Settings:
     )
     connections: int = field(default=512, metadata=_whole(1, 16_384, "Open connections."))
     concurrency: int = field(
-        default=64, metadata=_whole(1, 4096, "Requests worked on at once; the next one is refused with 503.")
+        default=64,
+        metadata=_whole(
+            1, 4096, "Requests worked on at once; the next one is refused with 503. One key has three quarters of them."
+        ),
     )
     key_concurrency: int = field(
-        default=32, metadata=_whole(1, 4096, "Billable calls that one key may have running; the next one gets 429.")
+        default=32,
+        metadata=_whole(
+            1, 4096, "Billable calls that one key may have running, within its three quarters; the next one gets 429."
+        ),
     )
     stop_s: int = field(default=10, metadata=_whole(0, 600, "Seconds running streams get to end when the box stops."))
     threads: int = field(default=0, metadata=_whole(0, 256, "Threads of one matmul; 0 takes the physical cores."))

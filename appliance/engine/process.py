@@ -17,6 +17,7 @@ from appliance.engine.protocol import (
     Delta,
     EmbedRequest,
     EmbedResult,
+    EngineDied,
     EngineHealth,
     EngineUnavailable,
     Finished,
@@ -85,6 +86,7 @@ class EngineProcess:
         """Serve what is active in the store now; returns what could not be loaded and why.
 
         Calls in flight finish on the package they began with; a name whose new package fails keeps its old one.
+        Raises EngineDied, and EngineUnavailable when it is starting: it then loads what is active by itself.
         """
         link = self._connected()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -208,7 +210,7 @@ class EngineProcess:
             self._strikes[self._loading.digest] += 1
         self._loading = None
         while self._reloads:
-            self._answer_reload(EngineUnavailable("the engine died while it was loading"))
+            self._answer_reload(EngineDied("the engine died while it was loading"))
 
     def _answer_reload(self, error: EngineUnavailable | None = None) -> None:
         """Answer whoever asked first, unless they no longer wait."""

@@ -41,6 +41,10 @@ class EngineUnavailable(EngineError):
     """The engine died or is starting: the request was lost and must not be billed."""
 
 
+class EngineDied(EngineUnavailable):
+    """It died of what was asked of it just now."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """An active package as the engine runs it. `digest` is the package's manifest digest (32 bytes)."""

@@ -14,11 +14,16 @@ from appliance.store.keys import Key
 TheBox = Annotated[Box, Depends(the_box)]
 
 
-async def the_key(request: Request, box: TheBox) -> AsyncIterator[Key]:
-    """The caller's key, from `Authorization: Bearer nk_…`. Raises Unauthorized, TooManyCalls."""
+def any_key(request: Request, box: TheBox) -> Key:
+    """The caller's key, from `Authorization: Bearer nk_…`. Raises Unauthorized."""
     key = box.keys.find(_bearer(request))
     if key is None:
         raise Unauthorized("this API key opens nothing here (unknown or revoked): `nukkad keys create NAME` makes one")
+    return key
+
+
+async def the_key(key: Annotated[Key, Depends(any_key)], box: TheBox) -> AsyncIterator[Key]:
+    """The caller's key, which holds one of its places while the request is open. Raises Unauthorized, TooManyCalls."""
     with box.running.hold_place(key.id):
         yield key
 
@@ -45,3 +50,4 @@ def _bearer(request: Request) -> str:
 
 
 TheKey = Annotated[Key, Depends(the_key)]
+AnyKey = Annotated[Key, Depends(any_key)]  # for what ends calls or asks after them: its places may all be taken

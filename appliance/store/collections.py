@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sync.clock import Clock
 
 FILE_NAME = "collections.db"
-SCHEMA = 1  # PRAGMA user_version of the file; count it up with every change of the tables
+SCHEMA = 2  # PRAGMA user_version of the file; count it up with every change of the tables
 COLLECTIONS_MAX = 100
 ENTRIES_MAX = 1000  # of one collection
 WAIT_S = 5.0  # for another process's write
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """`revision` grows with every change; `changed_ms` is wall time."""
+    """`revision` grows with every change, and none is ever given twice; `changed_ms` is wall time."""
 
     name: str
     model: str
@@ -97,7 +97,8 @@ class Collections:
         self._make_tables()
 
     def close(self) -> None:
-        self._database.close()
+        with self._lock:  # A change under way ends first.
+            self._database.close()
 
     def all(self) -> tuple[Summary, ...]:
         with self._lock:
@@ -130,9 +131,8 @@ class Collections:
             known = {summary.name: summary for summary in self._summaries()}
             if name not in known:
                 _check_collections(len(known))
-            revision = known[name].revision + 1 if name in known else 1
             self._database["entries"].delete_where("collection = ?", [name])
-            self._touch(name, model, revision)
+            self._touch(name, model)
             self._insert(name, stored, 0)
             return self._get(name)
 
@@ -148,7 +148,7 @@ class Collections:
                 if place is None:
                     place, after = after, after + 1
                 self._insert(name, [each], place)
-            self._touch(name, summary.model, summary.revision + 1)
+            self._touch(name, summary.model)
             return self._get(name)
 
     def keep(self, name: str, revision: int, stored: Iterable[Stored]) -> bool:
@@ -167,7 +167,7 @@ class Collections:
             gone = self._database.execute("DELETE FROM entries WHERE collection = ? AND id = ?", [name, entry_id])
             if gone.rowcount == 0:
                 raise UnknownEntry(f"collection {name} has no entry {entry_id}")
-            self._touch(name, summary.model, summary.revision + 1)
+            self._touch(name, summary.model)
             return self._get(name)
 
     def delete(self, name: str) -> None:
@@ -194,6 +194,7 @@ class Collections:
                 transform=True,
                 strict=True,
             )
+            self._database["revisions"].create({"last": int}, not_null={"last"}, if_not_exists=True, strict=True)
             self._database["entries"].create(
                 {
                     "collection": str,
@@ -211,6 +212,9 @@ class Collections:
                 transform=True,
                 strict=True,
             )
+            if self._database["revisions"].count == 0:
+                last = max((summary.revision for summary in self._summaries()), default=0)
+                self._database["revisions"].insert({"last": last})
             self._database.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _summaries(self) -> Iterator[Summary]:
@@ -231,7 +235,10 @@ class Collections:
         rows = self._database["entries"].rows_where("collection = ?", [name], order_by="place")
         return self._get(name), tuple(_stored(row) for row in rows)
 
-    def _touch(self, name: str, model: str, revision: int) -> None:
+    def _touch(self, name: str, model: str) -> None:
+        """Its next revision. They are counted over the whole file: who remembers a collection that was deleted must
+        not take another of the same name for it."""
+        ((revision,),) = self._database.execute("UPDATE revisions SET last = last + 1 RETURNING last").fetchall()
         row = {"name": name, "model": model, "revision": revision, "changed_ms": self._clock.wall_ms()}
         self._database["collections"].upsert(row, pk="name")
 

@@ -100,7 +100,6 @@ class Search:
         self._collections = collections
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
         self._builds: dict[_Version, asyncio.Task[_Index]] = {}
-        self._deletions = 0
         self._turn = asyncio.Lock()
         self._changes = 0
 
@@ -207,7 +206,6 @@ class Search:
     async def delete(self, name: str) -> None:
         """Inside `changing()`. Raises UnknownCollection."""
         await asyncio.to_thread(self._collections.delete, name)
-        self._deletions += 1  # An index that is being built now is of what is gone, and must not be kept.
         self._indexes.pop(name, None)
 
     async def find(self, name: str, query: str, limit: int) -> Found:
@@ -252,7 +250,6 @@ class Search:
 
     async def _build(self, name: str, model: ModelInfo) -> _Index:
         """Renewing vectors after a change of the model is the box's own upkeep: nobody is billed for it."""
-        deletions = self._deletions
         summary, stored = await self.load(name)
         ready = list(stored)
         old = [place for place, each in enumerate(stored) if each.vector is None or each.vector.digest != model.digest]
@@ -265,10 +262,9 @@ class Search:
             renewed = [ready[place] for place in places]
             await asyncio.to_thread(self._collections.keep, name, summary.revision, renewed)
         index = await asyncio.to_thread(_assemble, summary.revision, model.digest, ready)
-        if deletions == self._deletions:
-            self._indexes[name] = index
-            while len(self._indexes) > INDEXES_MAX:
-                self._indexes.popitem(last=False)
+        self._indexes[name] = index
+        while len(self._indexes) > INDEXES_MAX:
+            self._indexes.popitem(last=False)
         return index
 
     async def _embed(self, entries: Sequence[Entry], model: ModelInfo) -> tuple[list[Vector], int]:

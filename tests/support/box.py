@@ -12,7 +12,7 @@ from appliance import state
 from appliance.app import create_app
 from appliance.box import Box
 from appliance.claim import claimed
-from appliance.engine.protocol import Delta, EngineUnavailable, GenerateEvent, GenerateRequest
+from appliance.engine.protocol import Delta, EngineDied, EngineUnavailable, GenerateEvent, GenerateRequest
 from appliance.serve import open_box, serve
 from appliance.settings import Settings
 from appliance.store.database import open_database
@@ -46,10 +46,13 @@ class TestEngine(FakeEngine):
     allowed: int | None = None
     echo_times = 1
     dies_of_reload = False
+    starting = False
 
     async def reload(self) -> tuple[tuple[str, str], ...]:
+        if self.starting:
+            raise EngineUnavailable("the engine is starting: try again in a moment")
         if self.dies_of_reload:
-            raise EngineUnavailable("the engine died while it was loading: try again in a moment")
+            raise EngineDied("the engine died while it was loading")
         return self.refused
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:

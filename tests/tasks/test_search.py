@@ -17,7 +17,7 @@ from appliance.engine.protocol import (
     TooLong,
     UnknownModel,
 )
-from appliance.store.collections import Collections, Entry, Stored, Summary, UnknownCollection
+from appliance.store.collections import Collections, Entry, Held, Stored, Summary, UnknownCollection
 from appliance.tasks import search as module
 from appliance.tasks.search import EntryTooLong, Indexing, Search
 from tests.support.fake_engine import CHAT_MODEL, EMBED_MODEL, FakeEngine
@@ -42,10 +42,11 @@ class WatchedEngine(FakeEngine):
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
 
-    def hold(self) -> None:
-        """Answer nothing until `go_on`; `asked` tells that a request is there."""
+    def hold(self) -> asyncio.Event:
+        """Answer nothing until `go_on`, which is returned; `asked` tells that a request is there."""
         self.asked.clear()
         self.go_on.clear()
+        return self.go_on
 
     async def models(self) -> tuple[ModelInfo, ...]:
         chat, encoder = await super().models()
@@ -308,17 +309,51 @@ async def test_batches_that_were_renewed_stay(
     assert len(renewed) == 64
 
 
-async def test_what_was_deleted_while_it_was_read_is_not_found_again(search: Search, engine: WatchedEngine) -> None:
+async def test_what_was_deleted_and_uploaded_anew_keeps_nothing_of_before(
+    search: Search, engine: WatchedEngine, collections: Collections
+) -> None:
+    """Same name, same ids: what a search began to renew before is not taken for the new texts."""
     await fill(search)
     engine.version = 3
-    engine.hold()
+    held = engine.hold()
     late = asyncio.create_task(search.find("faq", "दुकान", 9))
     await asyncio.wait_for(engine.asked.wait(), 60)
+    engine.go_on = asyncio.Event()
+    engine.go_on.set()
     async with search.changing():
         await search.delete("faq")
-    engine.go_on.set()
+    again = tuple(replace(entry, answer="नया") for entry in FAQ)
+    await fill(search, again)
+    fresh = [each.vector for each in collections.load("faq")[1]]
+    held.set()
     await asyncio.gather(late, return_exceptions=True)
+    assert {hit.entry for hit in (await search.find("faq", "दुकान", 9)).hits} == set(again)
+    for vector, each in zip(fresh, collections.load("faq")[1], strict=True):
+        assert vector and each.vector and (vector.values == each.vector.values).all()
+
+
+async def test_an_index_of_what_was_deleted_is_not_used(
+    search: Search, collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(search)
+    reading, go_on = threading.Event(), threading.Event()
+    real = collections.load
+
+    def held(name: str) -> Held:
+        found = real(name)
+        reading.set()
+        go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(collections, "load", held)
+    late = asyncio.create_task(search.find("faq", "दुकान", 9))
+    await asyncio.to_thread(reading.wait, 60)
+    monkeypatch.setattr(collections, "load", real)
+    async with search.changing():
+        await search.delete("faq")
     await fill(search, (GIFT,))
+    go_on.set()
+    await late
     assert [hit.entry.id for hit in (await search.find("faq", "दुकान", 9)).hits] == ["gift"]
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from appliance import packages, status, topups
 from appliance.box import Box
-from appliance.engine.protocol import EngineUnavailable
+from appliance.engine.protocol import EngineDied
 from appliance.gateway.access import TheBox, known_name, the_operator
 from appliance.gateway.errors import BadRequest, Conflict
 from appliance.gateway.routes.usage import read_days
@@ -181,7 +181,7 @@ async def _serve_or_undo(box: Box, name: str, field: str, undo: Callable[[], obj
     """Let the engine serve what is active now. Where it cannot, or dies of it, `undo` and raise Conflict."""
     try:
         refused = dict(await box.engine.reload()).get(name)
-    except EngineUnavailable as error:  # When it starts again by itself, it finds the package before.
+    except EngineDied as error:  # When it starts again by itself, it finds the package before.
         await asyncio.to_thread(undo)
         raise Conflict(f"the engine cannot load this package ({error}): the one before stays active", field) from error
     if refused is not None:

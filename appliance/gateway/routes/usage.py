@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from appliance.gateway.access import TheBox, TheKey
+from appliance.gateway.access import AnyKey, TheBox
 from appliance.gateway.errors import BadRequest, Conflict, NotFound
 from appliance.usage import summed
 from sync.clock import day_in_india
@@ -18,7 +18,7 @@ DAYS_MAX = 3660
 
 
 @router.get("/usage")
-async def get_usage(box: TheBox, key: TheKey, days: Annotated[str, Query()] = "30") -> dict[str, Any]:
+async def get_usage(box: TheBox, key: AnyKey, days: Annotated[str, Query()] = "30") -> dict[str, Any]:
     """Totals of this key over the last `days` days in India, today included."""
     until = day_in_india(box.clock.wall_ms())
     since = until - timedelta(days=read_days(days) - 1)
@@ -28,7 +28,7 @@ async def get_usage(box: TheBox, key: TheKey, days: Annotated[str, Query()] = "3
 
 
 @router.get("/usage/requests/{request_id}")
-async def get_request(request_id: str, box: TheBox, key: TheKey) -> dict[str, Any]:
+async def get_request(request_id: str, box: TheBox, key: AnyKey) -> dict[str, Any]:
     """The record of a request. 404: nothing was billed for it. 409: it is still running."""
     wanted = read_id(request_id)
     if box.running.find(key.id, wanted) is not None:
@@ -52,7 +52,7 @@ async def get_request(request_id: str, box: TheBox, key: TheKey) -> dict[str, An
 
 
 @router.post("/requests/{request_id}/cancel", status_code=202)
-async def cancel_request(request_id: str, box: TheBox, key: TheKey) -> dict[str, Any]:
+async def cancel_request(request_id: str, box: TheBox, key: AnyKey) -> dict[str, Any]:
     """End a running call in order: its stream gets its closing event, with the charge for what was handed over."""
     call = box.running.find(key.id, read_id(request_id))
     if call is None:

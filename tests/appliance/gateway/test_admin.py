@@ -169,6 +169,18 @@ async def test_a_package_that_the_engine_dies_of_changes_nothing(
         assert [package.digest for package in Store(store).active()] == [second.digest]
 
 
+async def test_a_change_while_the_engine_starts_stands(
+    operator: httpx.AsyncClient, street: Street, tmp_path: Path
+) -> None:
+    """The engine that starts loads what is active: a way out of a package that crashes it again and again."""
+    store = Settings(state=street.folder).store
+    first, _ = install(store, write_embed(tmp_path / "a"), write_embed(tmp_path / "b", seed=1))
+    street.engine.starting = True
+    answer = await operator.post("/v1/admin/models/rollback", json={"name": "tiny-embed"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert [package.digest for package in Store(store).active()] == [first.digest]
+
+
 async def test_a_box_without_a_node_refuses_sync_and_top_ups(tmp_path, operator: httpx.AsyncClient) -> None:  # type: ignore[no-untyped-def]
     street = Street(tmp_path / "other")
     async with street.box() as box, street.caller(box, box.admin_token) as alone:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 from tests.support.box import Street, eventually
 from tests.support.fake_engine import CHAT_MODEL
 
-EMBEDDINGS = "/v1/embeddings"
+CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 CHAT = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "one two"}]}
 
 
@@ -57,6 +58,19 @@ async def test_slow_bodies_of_one_key_leave_room_for_others(street: Street) -> N
         sent.set()
         assert [(await call).status_code for call in calls] == [400] * 3
         assert (await caller.get("/v1/models")).status_code == 200
+
+
+async def test_a_key_whose_places_are_taken_still_ends_its_calls(street: Street) -> None:
+    async with street.box(concurrency=2) as box, street.caller(box) as caller:
+        street.engine.allowed = 0
+        request_id = str(uuid4())
+        call = asyncio.create_task(caller.post(CHATS, json=CHAT, headers={"X-Request-Id": request_id}))
+        await eventually(lambda: len(box.running) == 1)
+        assert (await caller.post(CHATS, json=CHAT)).status_code == 429
+        assert (await caller.get(f"/v1/usage/requests/{request_id}")).status_code == 409
+        assert (await caller.post(f"/v1/requests/{request_id}/cancel")).status_code == 202
+        street.engine.allowed = None
+        await call
 
 
 async def test_the_engine_s_own_bound_is_503_and_the_refused_call_is_free(street: Street) -> None:
