@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_card(
         "default_lane": recipe.default_lane,
         "lanes": {lane: _lane(recipe, lane, score, sizes) for lane, score in scores.items()},
         "limits": [
-            {"lane": v.lane, "measure": v.measure, "value": round(v.value, 4), "limit": v.limit, "passed": v.passed}
+            {"lane": v.lane, "measure": v.measure, "value": _round(v.value, 4), "limit": v.limit, "passed": v.passed}
             for v in verdicts
         ],
         "tokens_per_word": {language: _tokens_per_word(tokenizer, lines) for language, lines in texts.items()},
@@ -61,7 +62,7 @@ def print_card(card: Card) -> str:
             [
                 lane + (" (default)" if lane == card["default_lane"] else ""),
                 f"{entry['bytes'] / 1e6:.0f}" if "bytes" in entry else "–",
-                *(str(entry[measure]) for measure in _measures(card)),
+                *(_show(entry[measure]) for measure in _measures(card)),
                 "yes" if entry["shipped"] else "no",
             ]
             for lane, entry in card["lanes"].items()
@@ -72,7 +73,7 @@ def print_card(card: Card) -> str:
     lines += _table(
         ["language", "tokens per word", *(["perplexity, fp32"] if perplexity else [])],
         [
-            [language, str(count), *([str(perplexity[language])] if perplexity else [])]
+            [language, str(count), *([_show(perplexity[language])] if perplexity else [])]
             for language, count in card["tokens_per_word"].items()
         ],
     )
@@ -86,13 +87,22 @@ def _lane(recipe: Recipe, lane: str, score: Score, sizes: Mapping[str, int]) -> 
     if lane in sizes:
         entry["bytes"] = sizes[lane]
     if isinstance(score, DecoderScore):
-        entry["perplexity"] = {language: round(value, 2) for language, value in score.perplexity.items()}
-        entry["perplexity_rise"] = round(score.rise, 4)
-        entry["agreement"] = round(score.agreement, 4)
+        entry["perplexity"] = {language: _round(value, 2) for language, value in score.perplexity.items()}
+        entry["perplexity_rise"] = _round(score.rise, 4)
+        entry["agreement"] = _round(score.agreement, 4)
     else:
-        entry["cosine_min"] = round(score.cosine_min, 4)
-        entry["cosine_mean"] = round(score.cosine_mean, 4)
+        entry["cosine_min"] = _round(score.cosine_min, 4)
+        entry["cosine_mean"] = _round(score.cosine_mean, 4)
     return entry
+
+
+def _round(value: float, digits: int) -> float | None:
+    """None where a broken lane gives no number: JSON has no NaN."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def _show(figure: float | None) -> str:
+    return "–" if figure is None else str(figure)
 
 
 def _measures(card: Card) -> list[str]:

@@ -107,7 +107,7 @@ def _print_result(result: dict[str, Any]) -> None:
         table.add_column(head, justify="left" if head == "lane" else "right")
     for lane, entry in card["lanes"].items():
         size = f"{entry['bytes'] / 1e6:.0f}" if "bytes" in entry else "–"
-        figures = [f"{entry[measure]:.4f}" for measure in measures]
+        figures = ["–" if entry[measure] is None else f"{entry[measure]:.4f}" for measure in measures]
         table.add_row(lane, size, *figures, "yes" if entry["shipped"] else "no")
     console.print(table)
     for place in ("layout", "store"):

@@ -1,5 +1,6 @@
 """What each lane loses against full precision, measured on our own texts, and whether that is still good enough."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,15 +122,18 @@ def judge(scores: Mapping[str, Score], rules: Mapping[Any, LaneRule]) -> list[Ve
             verdicts.append(_at_least(lane, "cosine_min", score.cosine_min, rule.cosine_min))
         else:
             verdicts.append(_at_least(lane, "agreement", score.agreement, rule.agreement_min))
-            limit = rule.perplexity_rise_max
-            verdicts.append(Verdict(lane, "perplexity_rise", score.rise, limit, limit is None or score.rise <= limit))
+            verdicts.append(_at_most(lane, "perplexity_rise", score.rise, rule.perplexity_rise_max))
     if any(not verdict.passed and rules[verdict.lane].shipped for verdict in verdicts):
         raise BelowThreshold(verdicts)
     return verdicts
 
 
 def _at_least(lane: str, measure: str, value: float, limit: float | None) -> Verdict:
-    return Verdict(lane, measure, value, limit, limit is None or value >= limit)
+    return Verdict(lane, measure, value, limit, math.isfinite(value) and (limit is None or value >= limit))
+
+
+def _at_most(lane: str, measure: str, value: float, limit: float | None) -> Verdict:
+    return Verdict(lane, measure, value, limit, math.isfinite(value) and (limit is None or value <= limit))
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,7 @@ def _compare(readings: Mapping[str, _Reading], full: Mapping[str, _Reading], cla
 
     return DecoderScore(
         perplexity={language: float(np.exp(reading.surprise.mean())) for language, reading in readings.items()},
-        agreement=min(map(agreement, claimed)),
-        rise=max(map(rise, claimed)),
+        # numpy's, because Python's max skips a NaN that does not come first, and a lane that yields NaN would pass.
+        agreement=float(np.min([agreement(language) for language in claimed])),
+        rise=float(np.max([rise(language) for language in claimed])),
     )

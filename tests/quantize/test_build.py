@@ -1,8 +1,10 @@
 import json
+import math
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from appliance.engine.tokens import Tokenizers
 from models.layout import media_type
 from models.manifest import read_manifest
 from quantize.build import build, plain_tokenizer
-from quantize.gate import BelowThreshold
+from quantize.gate import BelowThreshold, DecoderScore, score_decoder
 from quantize.recipe import RecipeError, read_recipe
 from quantize.running import Decoder, Encoder
 from quantize.sources.checkpoint import SourceError
@@ -75,6 +77,21 @@ def test_the_card_tells_what_was_measured(tmp_path: Path) -> None:
     )
     assert "everything: its weights are random" in page
     assert (folder / "LICENSE").read_text().startswith("Nobody\n")
+
+
+def test_a_card_holds_no_bare_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane that is only measured may be broken in any way; the card is JSON all the same."""
+
+    def spoil(*args: Any, **more: Any) -> dict[str, DecoderScore]:
+        scores = score_decoder(*args, **more)
+        return {**scores, "q4": DecoderScore(dict.fromkeys(scores["q4"].perplexity, math.inf), 0.0, math.nan)}
+
+    monkeypatch.setattr("quantize.build.score_decoder", spoil)
+    recipe = read_recipe(write_recipe(DECODER_RECIPE, tiny_llama(), tmp_path))
+    text = (build(recipe, tmp_path / "out", tmp_path / "cache") / "card.json").read_text()
+    card = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert card["lanes"]["q4"]["perplexity_rise"] is None
+    assert card["lanes"]["q8"]["perplexity_rise"] is not None
 
 
 def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:

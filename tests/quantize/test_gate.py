@@ -60,6 +60,30 @@ def test_the_language_that_loses_most_counts(tmp_path: Path) -> None:
     assert both.rise == max(english.rise, hindi.rise)
 
 
+def test_a_lane_that_gives_no_number_in_any_language_does_not_pass(tmp_path: Path) -> None:
+    """What the other lane knows of the second language is NaN."""
+    checkpoint = tiny_llama()
+    table = np.array(dense(checkpoint.tensors["model.embed_tokens.weight"]))
+    table[200] = np.nan
+    untied = {"tie_word_embeddings": False}
+    head = {"lm_head.weight": checkpoint.tensors["model.embed_tokens.weight"]}
+    other = replace(
+        checkpoint,
+        config={**checkpoint.config, **untied},
+        tensors={**checkpoint.tensors, **head, "model.embed_tokens.weight": table},
+    )
+    graphs = {"fp32": write_lane(tmp_path, checkpoint, "fp32", build_llama)}
+    graphs["q8"] = write_lane(tmp_path / "other", other, "fp32", build_llama)
+    texts = {"en": [*range(128)], "hi": [*range(128, 256)]}
+    scores = score_decoder(graphs, geometry_of(checkpoint), texts, ["en", "hi"], threads=1, progress=ignore_progress)
+    assert np.isfinite(scores["q8"].perplexity["en"])
+    assert np.isnan(scores["q8"].rise)
+    with pytest.raises(BelowThreshold, match="perplexity_rise is nan"):
+        judge(scores, {"q8": LaneRule(agreement_min=0.0, perplexity_rise_max=10)})
+    unshipped = judge(scores, {"q8": LaneRule(shipped=False)})
+    assert [verdict.passed for verdict in unshipped] == [True, False]
+
+
 def test_every_window_begins_as_the_model_s_texts_do(tmp_path: Path) -> None:
     checkpoint, ids = tiny_llama(), list(range(200))
     path = write_lane(tmp_path, checkpoint, "fp32", build_llama)
