@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfTest, list_faults, write_manifest
 from quantize.card import print_card, write_card
-from quantize.gate import Score, judge, score_decoder, score_encoder
+from quantize.gate import WINDOW_TOKENS, Score, judge, score_decoder, score_encoder
 from quantize.graphs.bert import build_bert
 from quantize.graphs.llama import build_llama, head_size
 from quantize.graphs.parts import Graph, WeightsFile
@@ -128,6 +128,7 @@ class _Workshop:
                 ids,
                 claimed,
                 start=self._start(),
+                window=self._positions_up_to(WINDOW_TOKENS),
                 threads=self.threads,
                 progress=self.progress,
             )
@@ -168,6 +169,10 @@ class _Workshop:
         embedding, hidden = self.recipe.embedding, self.checkpoint.setting("hidden_size")
         if embedding is not None and embedding.dim != hidden:
             raise RecipeError(f"embedding.dim: {embedding.dim}, but the model's vectors have {hidden} numbers")
+
+    def _positions_up_to(self, count: int) -> int:
+        """Tokens that a cache may hold: a decoder's graph has rotary rows for no more than the model's positions."""
+        return min(count, int(self.checkpoint.setting("max_position_embeddings")))
 
     def _describe(self, chat: Chat | None, self_tests: tuple[SelfTest, ...], sources: Sources) -> Manifest:
         """Raises RecipeError by field."""
@@ -229,7 +234,7 @@ class _Workshop:
         """The self-tests' texts as the engine will read them."""
         room = self.recipe.context_tokens
         if self.recipe.family == "decoder":
-            room = min(room - 1, _SELF_TEST_CAPACITY - SELF_TEST_TOKENS)
+            room = min(room - 1, self._positions_up_to(_SELF_TEST_CAPACITY) - SELF_TEST_TOKENS)
         prompts = [self._start() + self._encode(tokenizer, text) for text in self.recipe.self_test]
         for place, prompt in enumerate(prompts):
             if not 1 <= len(prompt) <= room:
@@ -252,7 +257,8 @@ class _Workshop:
                 for text, vector in zip(self.recipe.self_test, vectors, strict=True)
             ]
         else:
-            decoder = Decoder(graph, self._geometry(), len(prompts), _SELF_TEST_CAPACITY, self.threads)
+            capacity = self._positions_up_to(_SELF_TEST_CAPACITY)
+            decoder = Decoder(graph, self._geometry(), len(prompts), capacity, self.threads)
             answers = decoder.greedy(prompts, SELF_TEST_TOKENS)
             tests = [
                 SelfTest(text=text, tokens=tuple(answer))

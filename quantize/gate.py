@@ -72,14 +72,15 @@ def score_decoder(
     claimed: Sequence[str],
     *,
     start: Ids = (),
+    window: int = WINDOW_TOKENS,
     threads: int,
     progress: Progress,
 ) -> dict[str, DecoderScore]:
     """Scores of every lane; `graphs` names "fp32" first. Claimed languages are read whole, others one window each.
 
-    Every window begins with `start`, as every text does that the model is given.
+    Every window begins with `start`, as every text does that the model is given, and has up to `window` tokens.
     """
-    width = WINDOW_TOKENS - len(start)
+    width = window - len(start)
     windows = {
         language: [[*start, *ids[at : at + width]] for at in range(0, len(ids) if language in claimed else 1, width)]
         for language, ids in texts.items()
@@ -88,7 +89,7 @@ def score_decoder(
     full: dict[str, _Reading] = {}
     for done, (lane, graph) in enumerate(graphs.items()):
         progress("measuring", done / len(graphs))
-        decoder = Decoder(graph, geometry, rows=1, capacity=WINDOW_TOKENS, threads=threads)
+        decoder = Decoder(graph, geometry, rows=1, capacity=window, threads=threads)
         readings = {language: _read(decoder, parts) for language, parts in windows.items()}
         full = full or readings
         scores[lane] = _compare(readings, full, [language for language in claimed if language in windows])

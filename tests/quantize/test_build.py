@@ -51,6 +51,15 @@ def test_a_decoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
         media_type(path.name, manifest)  # Refuses a file without a purpose.
 
 
+@pytest.mark.parametrize("positions", [512, 96])
+def test_a_decoder_of_few_positions_is_measured_and_tested_within_them(positions: int, tmp_path: Path) -> None:
+    text = DECODER_RECIPE.replace("context_tokens = 512", f"context_tokens = {positions}")
+    recipe = read_recipe(write_recipe(text, tiny_llama(max_position_embeddings=positions), tmp_path))
+    folder = build(recipe, tmp_path / "out", tmp_path / "cache")
+    manifest = read_manifest(folder)
+    load(SimpleNamespace(manifest=manifest, digest=bytes(32), folder=folder), EngineSettings(threads=1), Tokenizers())
+
+
 def test_an_encoder_s_package_runs_as_its_manifest_says(tmp_path: Path) -> None:
     recipe = read_recipe(write_recipe(ENCODER_RECIPE, tiny_bert(), tmp_path))
     folder = build(recipe, tmp_path / "out", tmp_path / "cache")
