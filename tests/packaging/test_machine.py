@@ -152,7 +152,8 @@ def test_a_node_that_has_migrated_its_database_goes_back_with_the_copy_alone(mac
     wait_ready(machine)
     before = machine.run("readlink", "/opt/nukkad/current").strip()
     machine.run("systemctl", "stop", "nukkad-node")
-    machine.run("cp", "-a", "/var/lib/nukkad/node", "/var/lib/nukkad/node.before")
+    machine.run("test", "!", "-e", "/var/lib/nukkad/node.before")
+    machine.run("cp", "-aT", "/var/lib/nukkad/node", "/var/lib/nukkad/node.before")
     fault = {
         MIGRATION: lambda _: "create table later ();\n",
         "sync/node/serve.py": lambda text: text.replace(
@@ -167,8 +168,8 @@ def test_a_node_that_has_migrated_its_database_goes_back_with_the_copy_alone(mac
     machine.wait_until(lambda: is_ready(machine, BOX), "the box is ready")
     assert not is_ready(machine, NODE)
     machine.run("systemctl", "stop", "nukkad-node")
-    machine.run("mv", "/var/lib/nukkad/node", "/var/lib/nukkad/node.migrated")
-    machine.run("cp", "-a", "/var/lib/nukkad/node.before", "/var/lib/nukkad/node")
+    machine.run("mv", "-T", "/var/lib/nukkad/node", "/var/lib/nukkad/node.migrated")
+    machine.run("cp", "-aT", "/var/lib/nukkad/node.before", "/var/lib/nukkad/node")
     machine.run("systemctl", "start", "nukkad-node")
     wait_ready(machine)
 
