@@ -28,7 +28,7 @@ class SyncStatus:
     head: int  # seq of the last record
     acked: int  # seq of the last record that the node has billed
     synced_ms: int | None  # when the last sync since the start succeeded
-    failures: int  # in a row
+    failures: int  # in a row, since the node last took records or answered a sync
     failure: str | None  # the conflict with the node that stands, or else what the last sync failed with
 
 
@@ -105,6 +105,8 @@ class SyncWorker:
     async def _ship(self) -> Receipt:
         held = self._ledger.receipt()
         acked, goal, gaps = held.acked if held else 0, self._ledger.head().seq, 0
+        # What arrives right after a failure is the size that the line carries: a larger one would fail again.
+        grows = not self._failures
         while True:
             segment = self._cut(acked)
             try:
@@ -119,7 +121,8 @@ class SyncWorker:
                 # A line may be too slow for a whole segment in the time that the node gives it.
                 self._records_most = max(RECORDS_MIN, self._records_most // 2)
                 raise
-            self._records_most = min(SEGMENT_RECORDS_MAX, self._records_most * 2)
+            if grows:
+                self._records_most = min(SEGMENT_RECORDS_MAX, self._records_most * 2)
             try:
                 receipt = await asyncio.wrap_future(self._ledger.store_receipt(answer))
             except OtherHistory as error:
@@ -128,6 +131,10 @@ class SyncWorker:
                 raise BadAnswer(f"the node's receipt is not kept: {error}") from error
             if receipt.acked < segment.last:
                 raise BadAnswer(f"the node's receipt ends at record {receipt.acked}, {segment.last} were sent")
+            if receipt.acked > acked:
+                self._failures = (
+                    0  # The line carries something: a sync cut after this need not wait long.
+                )
             acked = receipt.acked
             if acked >= goal:
                 return receipt
