@@ -77,6 +77,14 @@ class Pointer(BaseModel):
     previous: _Hex | None
 
 
+@dataclass(frozen=True)
+class Undo:
+    """What `activate` changed, for `restore`: what stood there before (None: the name did not serve), what came."""
+
+    before: Pointer | None
+    digest: bytes
+
+
 class Store:
     """`inspect` checks a folder of files before it may become a package, and raises to refuse it."""
 
@@ -173,11 +181,8 @@ class Store:
             flush_folder(self._packages)
             return self.open(package.digest)
 
-    def activate(self, name: str, digest: bytes) -> Pointer | None:
-        """Let an installed package serve under its name; the one before is kept for `roll_back`. Idempotent.
-
-        Returns what stood there before (None: the name did not serve), for `restore`.
-        """
+    def activate(self, name: str, digest: bytes) -> Undo:
+        """Let an installed package serve under its name; the one before is kept for `roll_back`. Idempotent."""
         with self._lock():
             package = self.open(digest)
             if package.name != name:
@@ -188,15 +193,23 @@ class Store:
             current = None if before is None else before.current
             if current != digest.hex():
                 self._point(name, Pointer(current=digest.hex(), previous=current))
-            return before
+            return Undo(before, digest)
 
-    def restore(self, name: str, pointer: Pointer | None) -> None:
-        """Undo `activate`: what stood there before stands there again, to the letter."""
+    def restore(self, name: str, undo: Undo) -> None:
+        """Undo `activate`: what stood there before stands there again, less what was removed since.
+
+        Changes nothing where something else serves by now: whoever chose that did so later.
+        """
         with self._lock():
-            if pointer is not None:
-                self._point(name, pointer)
-            elif name in self.names():
+            if name not in self.names() or self._pointer(name).current != undo.digest.hex():
+                return
+            before = undo.before
+            if before is None or not self._holds(before.current):
                 self._unpoint(name)
+            else:
+                previous = before.previous
+                kept = None if previous is None or not self._holds(previous) else previous
+                self._point(name, Pointer(current=before.current, previous=kept))
 
     def roll_back(self, name: str) -> Installed:
         """Let the package that served before serve again. A second roll-back goes forward again."""
@@ -236,6 +249,9 @@ class Store:
             raise NotInstalled(f"{digest.hex()[:12]}: not installed; install its package first")
         with _open_kept(path) as file:
             return dict(check_image(read_small(file, str(path), DOCUMENT_BYTES_MAX), digest))
+
+    def _holds(self, digits: str) -> bool:
+        return (self._packages / digits).is_dir()
 
     def _pointer_path(self, name: str) -> Path:
         return self._active / f"{name}.json"

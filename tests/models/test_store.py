@@ -82,10 +82,10 @@ def test_activate_switches_and_roll_back_returns(store: Store, tmp_path: Path) -
 def test_restore_undoes_an_activation_to_the_letter(store: Store, tmp_path: Path) -> None:
     first, second, third = (store.install(packed(tmp_path, version)) for version in ("1", "2", "3"))
     pointer = tmp_path / "store" / "active" / "tiny.json"
-    assert store.activate("tiny", first.digest) is None
-    store.restore("tiny", None)
+    undo = store.activate("tiny", first.digest)
+    store.restore("tiny", undo)
     assert store.names() == []
-    store.restore("tiny", None)
+    store.restore("tiny", undo)
     store.activate("tiny", first.digest)
     store.activate("tiny", second.digest)
     stood = pointer.read_bytes()
@@ -93,6 +93,34 @@ def test_restore_undoes_an_activation_to_the_letter(store: Store, tmp_path: Path
     assert pointer.read_bytes() == stood
     store.restore("tiny", store.activate("tiny", second.digest))
     assert pointer.read_bytes() == stood
+
+
+def test_restore_leaves_what_somebody_else_chose_since(store: Store, tmp_path: Path) -> None:
+    first, second, third = (store.install(packed(tmp_path, version)) for version in ("1", "2", "3"))
+    store.activate("tiny", first.digest)
+    undo = store.activate("tiny", second.digest)
+    store.activate("tiny", third.digest)
+    store.restore("tiny", undo)
+    assert serving(store) == {"tiny": "3"}
+    store.deactivate("tiny")
+    store.restore("tiny", undo)
+    assert store.names() == []
+
+
+def test_restore_points_at_nothing_that_was_removed_since(store: Store, tmp_path: Path) -> None:
+    first, second, third = (store.install(packed(tmp_path, version)) for version in ("1", "2", "3"))
+    store.activate("tiny", first.digest)
+    store.activate("tiny", second.digest)
+    undo = store.activate("tiny", third.digest)
+    store.remove(first.digest)
+    store.restore("tiny", undo)
+    assert serving(store) == {"tiny": "2"}
+    with pytest.raises(NothingToRollBack):
+        store.roll_back("tiny")
+    undo = store.activate("tiny", third.digest)
+    store.remove(second.digest)
+    store.restore("tiny", undo)
+    assert store.names() == []
 
 
 def test_names_serve_side_by_side(store: Store, tmp_path: Path) -> None:
