@@ -100,11 +100,15 @@ def main() -> None:
     options.add_argument("--temperature", type=float, default=0.05)
     options.add_argument("--seed", type=int, default=7)
     asked = options.parse_args()
+    shops = read_shops(asked.shops)
+    held_out = asked.held_out.split(",")
+    for name in held_out:
+        if name not in shops:
+            options.error(f"argument --held-out: {asked.shops} has no {name}.jsonl")
 
     chance = random.Random(asked.seed)  # noqa: S311 - training, not secrets
     torch.manual_seed(asked.seed)
-    shops = read_shops(asked.shops)
-    held = {name: hold_out(shops.pop(name), chance) for name in asked.held_out.split(",")}
+    held = {name: hold_out(shops.pop(name), chance) for name in held_out}
     asked.out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(find_recipe(BASE))
     checkpoint, _ = read_source(recipe, asked.out, asked.cache, lambda _what, _share: None)

@@ -89,6 +89,20 @@ def test_a_batch_holds_each_intent_once_and_too_many_are_refused() -> None:
         shop_pairs(shops, 19, 2, random.Random(1))
 
 
+def test_a_shop_held_out_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from quantize.tune.search import main
+
+    words = ["--out", str(tmp_path / "out"), "--parallel", str(tmp_path), "--held-out", "sarees,nowhere"]
+    monkeypatch.setattr("sys.argv", ["search", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--held-out" in (said := capsys.readouterr().err)
+    assert "nowhere.jsonl" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_shop_that_comes_along_is_whole() -> None:
     for name, intents in read_shops().items():
         assert len(intents) >= 15, name
