@@ -158,13 +158,17 @@ class Ledger:
         return self._jobs.submit(lambda: self._append(draft))
 
     def store_price_book(self, book: PriceBook) -> "Future[None]":
-        """Idempotent. A book stays for ever, as the records made under it do."""
+        """Idempotent. A book stays for ever, as the records made under it do.
+
+        ValueError in the future for a new book that rates tokens.
+        """
         return self._jobs.submit(lambda: self._store_book(book.to_json()))
 
     def store_receipt(self, signed: SignedReceipt) -> "Future[Receipt]":
         """Keeps the node's newest receipt with its lease, price book and top-up.
 
-        ValueError in the future: not signed by the pinned node, not for this box, or older than the one held;
+        ValueError in the future: not signed by the pinned node, not for this box, older than the one held, or
+        with a new price book that rates tokens;
         OtherHistory, which is one, when the node signed for a record that is not in this ledger.
         """
         return self._jobs.submit(lambda: self._store_receipt(signed))
@@ -284,6 +288,8 @@ class Ledger:
 
     def _store_book(self, data: bytes) -> None:
         book = PriceBook.from_json(data)
+        if book.digest not in self._pending.books:
+            book.check_new()
         self._write.execute("INSERT INTO price_books VALUES (?, ?) ON CONFLICT DO NOTHING", (book.digest, data))
         self._pending = self._pending._replace(books={**self._pending.books, book.digest: book})
 

@@ -31,7 +31,7 @@ MICRO_PER_PAISA = 10_000
 class PriceBook:
     """`rates[meter][unit]` is micro-rupees per 1,000 units, 1 … RATE_MAX; a unit without a rate is free.
 
-    Tokens never have a rate.
+    Tokens have none in a new book (`check_new`): calls are paid for in advance by their other units alone.
     """
 
     version: str
@@ -50,6 +50,15 @@ class PriceBook:
     @cached_property
     def digest(self) -> bytes:
         return sha256(self.to_json()).digest()
+
+    def check_new(self) -> None:
+        """Raises ValueError naming the field if the book rates tokens: one kept from before is read, none comes in."""
+        for meter, rates in self.rates.items():
+            for unit in FREE:
+                if unit in rates:
+                    raise ValueError(
+                        f"price book: rates.{meter.name.lower()}.{unit.name.lower()}: tokens are never billed"
+                    )
 
     @staticmethod
     def from_json(data: bytes) -> "PriceBook":
@@ -110,9 +119,6 @@ def rupees(micro: int) -> str:
 
 def _rates(meter: str, value: object) -> dict[Unit, int]:
     rates = _object(f"rates.{meter}", value, (), (unit.name.lower() for unit in Unit))
-    for unit in FREE:
-        if unit.name.lower() in rates:
-            raise ValueError(f"rates.{meter}.{unit.name.lower()}: tokens are never billed")
     return {
         Unit[name.upper()]: codec.whole(f"rates.{meter}.{name}", rates[name], least=1, most=RATE_MAX) for name in rates
     }

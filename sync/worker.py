@@ -132,9 +132,7 @@ class SyncWorker:
             if receipt.acked < segment.last:
                 raise BadAnswer(f"the node's receipt ends at record {receipt.acked}, {segment.last} were sent")
             if receipt.acked > acked:
-                self._failures = (
-                    0  # The line carries something: a sync cut after this need not wait long.
-                )
+                self._failures = 0  # The line carries something: a sync cut after this need not wait long.
             acked = receipt.acked
             if acked >= goal:
                 return receipt

@@ -17,6 +17,7 @@ def load(settings: Settings) -> PriceBook:
         return default_book()
     try:
         book = PriceBook.from_json(settings.prices.read_bytes())
+        book.check_new()
         if book.effective_ms > EFFECTIVE_MS_MAX:
             raise ValueError(f"price book: effective_ms: {book.effective_ms} is beyond the year 3000; is it in ms?")
     except (OSError, ValueError) as error:

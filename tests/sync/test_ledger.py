@@ -444,3 +444,17 @@ def test_the_nodes_time_goes_on_by_the_monotonic_clock_alone(tmp_path: Path) -> 
     with open_ledger(tmp_path / "ledger.db", clock, node_key=NODE_PUBLIC) as ledger:
         clock.since_boot_ns += 2_000_000_000
         assert ledger.node_ms() == 9_000
+
+
+def test_a_book_that_rates_tokens_is_not_taken_but_one_held_from_before_stays(path: Path) -> None:
+    rated = PriceBook("rated", 0, {Meter.CHAT: {Unit.TOKENS_OUT: 5}})
+    with open_ledger(path, node_key=NODE_PUBLIC) as ledger:
+        with pytest.raises(ValueError, match=r"rates\.chat\.tokens_out: tokens are never billed"):
+            ledger.store_receipt(seal(receipt_for(ledger, 0, price_book=rated.to_json()))).result()
+        assert ledger.receipt() is None
+    connection = apsw.Connection(str(path))
+    connection.execute("INSERT INTO price_books VALUES (?, ?)", (rated.digest, rated.to_json()))
+    connection.close()
+    with open_ledger(path, node_key=NODE_PUBLIC) as ledger:
+        kept = ledger.store_receipt(seal(receipt_for(ledger, 0, price_book=rated.to_json()))).result()
+        assert ledger.receipt() == kept

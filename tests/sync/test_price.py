@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.codec import INT_MAX
-from sync.price import FREE, RATE_MAX, Line, PriceBook, cost, default_book, rate, rupees
+from sync.price import RATE_MAX, Line, PriceBook, cost, default_book, rate, rupees
 from sync.record import Meter, Unit
 from tests.support.usage import quantities
 
@@ -18,7 +18,7 @@ books = st.builds(
     effective_ms=st.integers(0, INT_MAX),
     rates=st.dictionaries(
         st.sampled_from(Meter),
-        st.dictionaries(st.sampled_from([unit for unit in Unit if unit not in FREE]), st.integers(1, RATE_MAX)),
+        st.dictionaries(st.sampled_from(Unit), st.integers(1, RATE_MAX)),
     ),
 )
 
@@ -97,14 +97,6 @@ def test_rupees(micro: int, shown: str) -> None:
         (b'{"effective_ms":0,"rates":{"chat":{"images":0}},"version":"1"}', "rates.chat.images: must be between 1"),
         (b'{"effective_ms":0,"rates":{"chat":{"images":NaN}},"version":"1"}', "rates.chat.images: must be an integer"),
         (b'{"effective_ms":0,"rates":{"chat":{"images":true}},"version":"1"}', "rates.chat.images: must be an integer"),
-        (
-            b'{"effective_ms":0,"rates":{"chat":{"tokens_out":5}},"version":"1"}',
-            "rates.chat.tokens_out: tokens are never billed",
-        ),
-        (
-            b'{"effective_ms":0,"rates":{"search":{"points_in":5,"tokens_in":5}},"version":"1"}',
-            "rates.search.tokens_in",
-        ),
         (b"[" * 16_000, "nested too deep"),
         (b" " * 20_000, "20000 bytes, at most"),
     ],
@@ -112,3 +104,17 @@ def test_rupees(micro: int, shown: str) -> None:
 def test_refuses_a_bad_book_by_field(data: bytes, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         PriceBook.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("rates", "named"),
+    [
+        (b'{"chat":{"tokens_out":5}}', "rates.chat.tokens_out: tokens are never billed"),
+        (b'{"search":{"points_in":5,"tokens_in":5}}', "rates.search.tokens_in"),
+    ],
+)
+def test_a_book_that_rates_tokens_is_read_but_not_taken_as_a_new_one(rates: bytes, named: str) -> None:
+    book = PriceBook.from_json(b'{"effective_ms":0,"rates":' + rates + b',"version":"1"}')
+    with pytest.raises(ValueError, match=named):
+        book.check_new()
+    default_book().check_new()

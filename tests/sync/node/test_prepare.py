@@ -92,6 +92,18 @@ def test_a_day_of_prices_in_microseconds_is_named(tmp_path: Path) -> None:
         books.load(write_book(tmp_path, START_MS * 1000))
 
 
+def test_a_book_that_rates_tokens_is_named_where_it_enters_and_read_where_it_is_stored(
+    node: Node, tmp_path: Path
+) -> None:
+    old = PriceBook("old", BOOK.effective_ms + 1, {Meter.CHAT: {Unit.TOKENS_OUT: 5}})
+    (tmp_path / "prices.json").write_bytes(old.to_json())
+    with pytest.raises(NodeError, match=r"NUKKAD_NODE_PRICES: .* rates.chat.tokens_out: tokens are never billed"):
+        books.load(Settings(prices=tmp_path / "prices.json"))
+    with node.database.transaction() as connection:
+        books.store(connection, old, START_MS)
+        assert books.in_force(connection, START_MS) == old
+
+
 def test_a_database_user_without_the_right_to_make_tables_is_told_so(empty_dsn: str, node: Node) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
         connection.execute("drop role if exists humble")
