@@ -77,7 +77,10 @@ def make_statement(database: Database, id: str, first: date | None, last: date |
     with database.transaction() as connection:
         customer = customers.find(connection, id)
         # A clock that was ahead, when the customer was added or when something was posted, leaves nothing out.
-        first = first or min(day_in_india(customer.created_ms), day_in_india(now_ms))
+        if first is None:
+            posted_ms = accounts.first_posted_ms(connection, id)
+            begun_ms = min(customer.created_ms, now_ms)
+            first = day_in_india(begun_ms if posted_ms is None else min(begun_ms, posted_ms))
         last = last or max(first, day_in_india(now_ms), day_in_india(accounts.last_posted_ms(connection, id)))
         if first > last:
             raise Refusal(422, "bad_field", "to: must not be before from")

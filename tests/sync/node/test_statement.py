@@ -213,6 +213,20 @@ def test_a_clock_that_was_ahead_hides_no_later_use(
     assert listed.seen_ms == clock.now_ms
 
 
+def test_a_customer_added_while_the_clock_was_ahead_sees_all_from_the_first_posting_on(
+    node: Node, clock: HeldClock
+) -> None:
+    day, ahead_ms = today(node), 365 * DAY_MS
+    clock.now_ms += ahead_ms
+    box = make_box(node, make_customer(node))
+    clock.now_ms -= ahead_ms
+    box.use_paise(7, clock.now_ms)
+    send(node, box.segment())
+    clock.now_ms += 3 * DAY_MS
+    everything = statement(node, None, None)
+    assert (everything.first, everything.usage_paise, everything.opening) == (day, 7, 0)
+
+
 def states(node: Node) -> list[DeviceState]:
     with node.database.snapshot() as connection:
         return list_states(connection, "sharma", 9)
