@@ -80,7 +80,12 @@ def grant(
 
 
 def end_of_hold(connection: Connection, epoch: Epoch) -> tuple[int, int]:
-    """What the box may still spend without a line, in micro-rupees, and until when."""
+    """What may still be billed of what the box spends without a line, in micro-rupees, and when its lease ends.
+
+    Of a frozen one nothing more is billed.
+    """
+    if epoch.frozen_ms is not None:
+        return 0, 0
     row = connection.execute(
         "select held, expires_ms from leases where device = %s and epoch = %s", (epoch.device, epoch.epoch)
     ).fetchone()

@@ -96,8 +96,8 @@ def print_retired(answer: Answer, console: Console) -> None:
     console.print(f"Retired since {_time(answer['retired_ms'])}: it gets no more credit.")
     if answer["held"]:
         console.print(
-            f"What it spends without a line until {_time(answer['expires_ms'])}, at most ₹{rupees(answer['held'])},"
-            " is billed when it reports, and the wallet may go below zero by so much."
+            f"What it spends by {_time(answer['expires_ms'])} and has not reported yet,"
+            f" at most ₹{rupees(answer['held'])}, is billed when it reports, and the wallet may go below zero by so much."
         )
 
 

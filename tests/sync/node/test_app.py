@@ -335,6 +335,8 @@ async def test_a_frozen_box_is_listed_with_what_proves_it(client: httpx.AsyncCli
         (listed,) = (await client.get(f"/v1/devices{query}", headers=OPERATOR)).json()["devices"]
         assert (listed["device"], listed["state"], listed["why"]) == (box.device.hex(), "frozen", "fork at record 1")
         assert (listed["acked"], listed["since_ms"]) == (1, START_MS)
+    retired = (await client.post(f"/v1/devices/{box.device.hex()}/retire", headers=OPERATOR)).json()
+    assert (retired["held"], retired["expires_ms"]) == (0, 0), "nothing more of it is billed"
     path = f"/v1/devices/{box.device.hex()}/epochs"
     shown = (await client.get(f"{path}/1/fork", headers=OPERATOR)).json()
     said = []
