@@ -190,11 +190,15 @@ PYTHON
 }
 
 # Whether a service starts anew and answers within a minute; one that dies again and again is given up.
+# A node whose process lives is waited for ten minutes more: it may migrate its database or wait for the lock to do so.
 comes_up() {
     systemctl reset-failed "$1" 2>/dev/null || true
     systemctl restart "$1" || return 1
     deadline=$(($(date +%s) + 60))
-    while [ "$(date +%s)" -lt "$deadline" ]; do
+    while [ "$(date +%s)" -lt "$deadline" ] || {
+        [ "$1" = nukkad-node.service ] && [ "$(date +%s)" -lt $((deadline + 600)) ] &&
+            [ "$(systemctl show -p MainPID --value "$1")" != 0 ]
+    }; do
         sleep 1
         [ "$(systemctl show -p NRestarts --value "$1")" -lt 2 ] || return 1
         case $1 in

@@ -65,6 +65,35 @@ def test_installing_asks_the_node_whether_it_is_ready_and_nothing_else() -> None
     assert "/readyz" in script and "nukkad node " not in script
 
 
+@pytest.mark.parametrize(
+    ("unit", "pid", "restarts", "ready_s", "ended"),
+    [
+        ("nukkad-node.service", 7, 0, 400, "up 400"),
+        ("nukkad-node.service", 7, 0, 9999, "down 660"),
+        ("nukkad-node.service", 7, 2, 400, "down 1"),
+        ("nukkad-node.service", 0, 1, 400, "down 60"),
+        ("nukkad.service", 7, 0, 400, "down 60"),
+    ],
+)
+def test_a_node_that_lives_is_waited_for_while_it_migrates(
+    unit: str, pid: int, restarts: int, ready_s: int, ended: str
+) -> None:
+    """The script's own function, with a clock that only its sleeps move."""
+    found = re.search(r"^comes_up\(\) \{\n.*?^\}\n", (PACKAGING / "install.sh").read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None and "/usr/local/bin/nukkad status" in found[0]
+    around = f"""
+now=0
+date() {{ echo "$now"; }}
+sleep() {{ now=$((now + $1)); }}
+systemctl() {{ case "$*" in *MainPID*) echo {pid} ;; *NRestarts*) echo {restarts} ;; esac; }}
+node_is_ready() {{ [ "$now" -ge {ready_s} ]; }}
+{found[0].replace("/usr/local/bin/nukkad status", "false")}
+if comes_up {unit}; then echo "up $now"; else echo "down $now"; fi
+"""
+    done = subprocess.run(["sh", "-euc", around], check=False, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (ended, "")
+
+
 @pytest.fixture
 def wrapper(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """The command line's wrapper on folders and a user of the test's own, around a program that prints what it got."""
