@@ -97,7 +97,8 @@ def print_retired(answer: Answer, console: Console) -> None:
     if answer["held"]:
         console.print(
             f"What it spends by {_time(answer['expires_ms'])} and has not reported yet,"
-            f" at most ₹{rupees(answer['held'])}, is billed when it reports, and the wallet may go below zero by so much."
+            f" at most ₹{rupees(answer['held'])}, is billed when it reports,"
+            " and the wallet may go below zero by so much."
         )
 
 
