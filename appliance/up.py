@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+import models
 from appliance import address, state
 from appliance.children import Children, command
 from appliance.enrol import enrol_stopped_box
@@ -33,6 +35,7 @@ CHAT_MODEL = "smollm2-135m-instruct"
 EMBED_MODEL = "multilingual-e5-small"
 SEARCH_MODEL = "shop-search-e5-small"  # the same, tuned for what customers ask; searches use it unless told otherwise
 STARTERS = (EMBED_MODEL, SEARCH_MODEL, CHAT_MODEL)
+CATALOGUE = Path(models.__file__).parent / "catalogue"
 CUSTOMER = "demo"
 KEY_NAME = "nukkad up"
 NODE_READY_S, BOX_READY_S = 60, 120
@@ -182,7 +185,7 @@ def _check_enrolment(settings: Settings, environment: dict[str, str]) -> None:
 
 def _build_missing(settings: Settings, environment: dict[str, str], console: Console) -> None:
     store = Store(settings.store)
-    missing = [name for name in STARTERS if not serves(store, name)]
+    missing = [name for name in STARTERS if not serves(store, name, _version(name))]
     if missing:
         console.print(f"Building the starter models, once: {', '.join(missing)} (about 190 MB to download)")
     for name in missing:
@@ -192,13 +195,17 @@ def _build_missing(settings: Settings, environment: dict[str, str], console: Con
             raise UpError(f"{name} could not be built; the line above says why")
 
 
-def serves(store: Store, name: str) -> bool:
+def serves(store: Store, name: str, version: str) -> bool:
     """Not so if it is not there, or damaged, or of a version of Nukkad that made packages in another way."""
     try:
-        store.current(name)
+        return store.current(name).manifest.version == version
     except PackageError:
         return False
-    return True
+
+
+def _version(name: str) -> str:
+    """That of the recipe which comes with this release."""
+    return str(tomllib.loads((CATALOGUE / f"{name}.toml").read_text("utf-8"))["version"])
 
 
 def _enrol(settings: Settings, environment: dict[str, str]) -> None:
