@@ -1,8 +1,8 @@
 """The golden shops: their entries, and what their customers ask, each question with the entry that answers it.
 
 Two were watched while search was made, so their figures say that it has not become worse, not how good it is. The
-third, `acceptance`, was written by somebody who knew nothing of the others. No weight is tuned on it, but one choice was
-made with its figure in view: search has no glossary of words any more (see test_faq).
+third, `acceptance`, was written by somebody who knew nothing of the others. No weight is tuned on it, but one choice
+was made with its figure in view: search has no glossary of words any more (see test_faq).
 """
 
 import json

@@ -44,9 +44,9 @@ async def found_first(search: Search, shop: Shop) -> Counter[str]:
 async def test_most_questions_find_their_entry_first(search: Search, name: str, least: int) -> None:
     """The unseen shop, which decides, is asked end to end (tests/e2e). These two say that nothing broke.
 
-    A glossary, written by the same hand as these two, would add 1 of kirana and 4 to 8 of textiles. It was dropped when it
-    took the unseen shop from 44 to 42 of 50 with an earlier adapter; with this one it makes no difference there (46), and
-    adds 1 or 2 in a hundred on the two shops kept out of training.
+    A glossary, written by the same hand as these two, would add 1 of kirana and 2 to 8 of textiles. It was dropped when
+    it took the unseen shop from 44 to 42 of 50 with an earlier adapter; with this one it makes no difference there
+    (46), and would add 1 or 2 in a hundred on the two shops kept out of training.
     """
     right = await found_first(search, read_shop(name))
     assert right.total() >= least, right
