@@ -18,10 +18,12 @@ from rich.console import Console
 
 from appliance import packages, state, tables
 from appliance.admin import Admin, AdminError
+from appliance.enrol import enrol_stopped_box
 from appliance.expected import OperatorError
 from appliance.settings import Settings, from_env
 from appliance.store.database import DatabaseError, open_database
 from appliance.store.keys import KeyRefused, Keys
+from appliance.up import up as run_up
 from models.errors import PackageError
 from models.store import Store
 from sync.clock import SystemClock
@@ -57,14 +59,12 @@ def serve() -> None:
 
 def up() -> None:
     """A box and a billing node on this machine, with the starter models: what `make run` does."""
-    from appliance.up import up as run_up  # noqa: PLC0415 - it imports what builds packages
-
     raise typer.Exit(run_up(_settings()))
 
 
 def demo(as_json: AsJson = False) -> None:
     """`up`, then real requests in five languages, a sync, and the node's statement against our own count."""
-    from appliance.demo import demo as run  # noqa: PLC0415 - it imports the OpenAI client, which takes a second
+    from appliance.demo import demo as run  # noqa: PLC0415 - it loads the OpenAI client, which takes longer than all of this file
 
     raise typer.Exit(run(_settings(), as_json))
 
@@ -126,8 +126,6 @@ def enrol(code: str, as_json: AsJson = False) -> None:
     if state.is_held(settings.state):
         answer = Admin(settings.state).post("/enrol", {"code": code})
     else:
-        from appliance.enrol import enrol_stopped_box  # noqa: PLC0415 - it imports the ledger, which a running box has open
-
         answer = asyncio.run(enrol_stopped_box(settings, code))
     _print(as_json, answer, lambda console, shown: console.print(f"This box now belongs to {shown['customer']}."))
 

@@ -24,7 +24,7 @@ async def _run(settings: Settings) -> None:
         await engine.start()
         await asyncio.sleep(0)  # The child is started now: it loads its models while this process imports the server.
         try:
-            from appliance.serve import serve  # noqa: PLC0415 - as said above
+            from appliance.serve import serve  # noqa: PLC0415 - at the top, the child would wait for it
 
             await serve(settings, engine, SystemClock(), stop)
         finally:

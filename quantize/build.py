@@ -139,7 +139,7 @@ class _Workshop:
         try:
             document = plain_tokenizer(self.checkpoint.tokenizer)
             tokenizer = Tokenizer.from_str(document)
-        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        except Exception as error:  # noqa: BLE001 - tokenizers raises Exception itself, whatever is wrong
             raise SourceError(f"{TOKENIZER_FILE}: not a tokenizer ({error})") from None
         (self.folder / TOKENIZER_FILE).write_text(document, encoding="utf-8")
         tokenizer.encode_special_tokens = True

@@ -45,7 +45,7 @@ from appliance.engine.protocol import (
 from appliance.engine.served import Package, Served, ServedDecoder, ServedEncoder, load
 from appliance.engine.tokens import Tokenizers
 from appliance.engine.wire import WireError, encode_frame, receive_frame
-from appliance.engine.worker import Worker
+from appliance.engine.worker import Stepper, Worker
 from models.errors import PackageError
 from models.store import Store
 from sync.fault import place
@@ -190,7 +190,8 @@ class Child:
         except BaseException:
             del self._calls[message.call]
             raise
-        self._worker(served).put(functools.partial(served.stepper.submit, work))  # type: ignore[arg-type]  # `work` is its own
+        stepper: Stepper = served.stepper
+        self._worker(served).put(functools.partial(stepper.submit, work))
 
     def _find(self, message: Generate | Embed) -> Served:
         name = message.request.model

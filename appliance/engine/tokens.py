@@ -99,7 +99,7 @@ class Tokenizers:
 def _open(path: Path, text: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+    except Exception as error:  # noqa: BLE001 - tokenizers raises Exception itself, whatever is wrong
         raise ValueError(f"{path.name} is not a tokenizer: {error}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()

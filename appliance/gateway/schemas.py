@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.requests import Request
 
 from appliance.gateway.errors import BadRequest, NotJson
-from appliance.text.marks import check_marks
+from appliance.text.marks import Marked
 
 TEXTS_MAX = 2048
 MESSAGES_MAX = 1024
@@ -20,7 +20,6 @@ FAULTS_MAX = 1000  # of one body: more are not worth the memory it takes to list
 SHOWN_MAX = 200  # characters of an error message taken from validation
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Marked = AfterValidator(check_marks)  # stands last: what stands after it gives worse messages
 Content = Annotated[str, Marked]
 Text = Annotated[str, Field(min_length=1), Marked]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]

@@ -5,16 +5,15 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.store.collections import ENTRIES_MAX, Entry
-from appliance.text.marks import check_marks
+from appliance.text.marks import Marked
 
 COLUMNS = ("id", "question", "answer", "tags", "language")
 NEEDED = COLUMNS[:3]
 TAGS_MAX = 16
 
-Marked = AfterValidator(check_marks)  # stands last: what stands after it gives worse messages
 EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Tag = Annotated[str, Field(min_length=1, max_length=64), Marked]
 

@@ -4,6 +4,8 @@ import re
 from functools import cache
 from unicodedata import combining
 
+from pydantic import AfterValidator
+
 MARKS_MAX = 64  # in a row; Unicode's stream-safe text has at most 30 (UAX #15)
 LAST_MARK = 0x1FFFF  # no mark of Unicode 14 (Python 3.11) stands beyond
 
@@ -19,3 +21,6 @@ def check_marks(text: str) -> str:
 def _heap() -> re.Pattern[str]:
     marks = "".join(character for character in map(chr, range(LAST_MARK + 1)) if combining(character))
     return re.compile(f"[{re.escape(marks)}]{{{MARKS_MAX + 1}}}")
+
+
+Marked = AfterValidator(check_marks)  # for a schema; stands last: what stands after it gives worse messages

@@ -67,24 +67,14 @@ def balance_before(connection: Connection, customer: str, time_ms: int) -> int:
     return int(row[0])
 
 
-def first_posted_ms(connection: Connection, customer: str) -> int | None:
-    """The earliest time of the wallet's entries."""
+def posted_span_ms(connection: Connection, customer: str) -> tuple[int, int] | None:
+    """The earliest and the latest time of the wallet's entries; None where there are none."""
     row = connection.execute(
-        "select min(posted_ms) from postings join entries on entries.id = entry where account = %s",
+        "select min(posted_ms), max(posted_ms) from postings join entries on entries.id = entry where account = %s",
         (wallet(customer),),
     ).fetchone()
     assert row is not None
-    return None if row[0] is None else int(row[0])
-
-
-def last_posted_ms(connection: Connection, customer: str) -> int:
-    """The latest time of the wallet's entries; 0 where there are none."""
-    row = connection.execute(
-        "select coalesce(max(posted_ms), 0) from postings join entries on entries.id = entry where account = %s",
-        (wallet(customer),),
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    return None if row[0] is None else (int(row[0]), int(row[1]))
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,9 @@ def make_statement(database: Database, id: str, first: date | None, last: date |
     with database.transaction() as connection:
         customer = customers.find(connection, id)
         # A clock that was ahead, when the customer was added or when something was posted, leaves nothing out.
-        if first is None:
-            posted_ms = accounts.first_posted_ms(connection, id)
-            begun_ms = min(customer.created_ms, now_ms)
-            first = day_in_india(begun_ms if posted_ms is None else min(begun_ms, posted_ms))
-        last = last or max(first, day_in_india(now_ms), day_in_india(accounts.last_posted_ms(connection, id)))
+        earliest_ms, latest_ms = accounts.posted_span_ms(connection, id) or (now_ms, now_ms)
+        first = first or day_in_india(min(customer.created_ms, now_ms, earliest_ms))
+        last = last or max(first, day_in_india(max(now_ms, latest_ms)))
         if first > last:
             raise Refusal(422, "bad_field", "to: must not be before from")
         if last < day_in_india(now_ms):

@@ -143,6 +143,16 @@ class ForgingNode(MemoryNode):
         return self.forge(Receipt.from_bytes((await super().send_segment(signed)).payload))
 
 
+def changing(change: dict[str, object], clock: HeldClock) -> ForgingNode:
+    """A node whose receipts are properly signed and say something else in these fields."""
+
+    class Node(ForgingNode):
+        def forge(self, true: Receipt) -> SignedReceipt:
+            return self.sign(replace(true, **change))  # type: ignore[arg-type]  # fields differ in type
+
+    return Node(IDENTITY.public_key, clock)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -153,13 +163,9 @@ class ForgingNode(MemoryNode):
 async def test_a_receipt_that_does_not_fit_is_not_kept(
     ledger: Ledger, clock: HeldClock, change: dict[str, object]
 ) -> None:
-    class Node(ForgingNode):
-        def forge(self, true: Receipt) -> SignedReceipt:
-            return self.sign(replace(true, **change))  # type: ignore[arg-type]
-
     append(ledger, 5)
     with pytest.raises(BadAnswer, match="receipt"):
-        await SyncWorker(ledger, Node(IDENTITY.public_key, clock), IDENTITY, clock).sync_now()
+        await SyncWorker(ledger, changing(change, clock), IDENTITY, clock).sync_now()
     assert ledger.receipt() is None
 
 
@@ -167,13 +173,9 @@ async def test_a_receipt_that_does_not_fit_is_not_kept(
 async def test_a_signed_receipt_for_another_history_is_a_conflict(
     ledger: Ledger, clock: HeldClock, change: dict[str, object]
 ) -> None:
-    class Node(ForgingNode):
-        def forge(self, true: Receipt) -> SignedReceipt:
-            return self.sign(replace(true, **change))  # type: ignore[arg-type]
-
     append(ledger, 5)
     with pytest.raises(Conflict, match="enrol the box anew"):
-        await SyncWorker(ledger, Node(IDENTITY.public_key, clock), IDENTITY, clock).sync_now()
+        await SyncWorker(ledger, changing(change, clock), IDENTITY, clock).sync_now()
     assert ledger.receipt() is None
 
 

@@ -12,13 +12,14 @@ from appliance.box import Box
 from appliance.gateway import charges
 from appliance.gateway.access import TheBox, TheKey
 from appliance.gateway.errors import BadRequest
-from appliance.gateway.schemas import Marked, Name, Strict, documented, read
+from appliance.gateway.schemas import Name, Strict, documented, read
 from appliance.gateway.whole import bill
 from appliance.meter import Units
 from appliance.store.collections import ENTRIES_MAX, Entry, Summary
 from appliance.store.keys import Key
 from appliance.tasks.search import Found, Hit, Indexed, Indexing
 from appliance.tasks.upload import UploadedEntry, checked, read_csv
+from appliance.text.marks import Marked
 from appliance.text.points import count_points
 from sync.record import Meter, Unit
 
@@ -132,7 +133,7 @@ async def _index(box: Box, key: Key, request: Request, work: Indexing) -> Respon
         kept, charge = await bill(
             box, key, request, meter=Meter.EMBEDDING, model=work.model.digest, most=units, work=index()
         )
-    except Exception:
+    except Exception:  # Whatever it was, nothing is billed, so nothing may be kept; the caller is told of it as ever.
         await box.search.undo(work)
         raise
     return JSONResponse(_collection(kept), headers=charges.headers(charge))
