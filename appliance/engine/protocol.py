@@ -60,24 +60,70 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A tool that the model asks for. `arguments` is JSON text that fits the tool's parameters."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that the model may ask for. `parameters` is a JSON Schema as JSON text."""
+
+    name: str
+    description: str
+    parameters: str
+
+
+@dataclass(frozen=True)
 class Message:
-    role: Literal["system", "user", "assistant"]
+    """`tool_calls` only with the role assistant; `tool_call_id` (which call this is the result of) only with tool."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy. top_k 0 means no limit. seed None draws one at random."""
+    """temperature 0 is greedy. top_k 0 means no limit, min_p 0 none. seed None draws one at random.
+
+    Penalties and `logit_bias` (token id, what is added to its logit) change logits before anything else, as OpenAI
+    defines them.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must be from its first to its last character. What cannot be compiled is refused.
+
+    json_schema: a JSON Schema as JSON text ({} is any JSON value); regex: in Rust's syntax; lark: llguidance's Lark.
+    """
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """Exactly one of `messages` (chat template applied) and `prompt` (text as it is) is given."""
+    """Exactly one of `messages` (chat template applied) and `prompt` (text as it is) is given.
+
+    `logprobs`: None for none, else how many alternatives (0 to 20) go with every token. `tools` go with messages only;
+    "required" makes the answer nothing but calls, "none" shows the tools and forbids calls. `owner` is whose call it
+    is: the calls of different owners take turns.
+    """
 
     model: str
     max_tokens: int | None  # None: all that the context has room for
@@ -85,13 +131,39 @@ class GenerateRequest:
     prompt: str | None = None
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    parallel_tool_calls: bool = True
+    owner: str = ""
 
 
 @dataclass(frozen=True)
 class Started:
-    """First event: the prompt was admitted and holds a slot."""
+    """First event: the prompt was admitted and holds a slot. `cached_tokens` of it had been computed before."""
 
     prompt_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token's own bytes (perhaps a part of a character) and the natural logarithm of its probability.
+
+    The probability is what the model computed, before anything that a request asks for changes it.
+    """
+
+    data: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class ChosenToken:
+    """A generated token and the most likely ones in its place, most likely first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True)
@@ -100,18 +172,27 @@ class Delta:
 
     text: str
     tokens: int
+    logprobs: tuple[ChosenToken, ...] = ()  # one per token, if asked for
+
+
+@dataclass(frozen=True)
+class Called:
+    """The model asks for a tool. `tokens` (≥ 1) new tokens produced the call."""
+
+    call: ToolCall
+    tokens: int
 
 
 @dataclass(frozen=True)
 class Finished:
     """Last event. `completion_tokens` counts every generated token, the stop token included."""
 
-    reason: Literal["stop", "length"]
+    reason: Literal["stop", "length", "tool_calls"]
     prompt_tokens: int
     completion_tokens: int
 
 
-GenerateEvent = Started | Delta | Finished
+GenerateEvent = Started | Delta | Called | Finished
 
 
 @dataclass(frozen=True)
@@ -121,6 +202,7 @@ class EmbedRequest:
     model: str
     texts: tuple[str, ...]
     role: Literal["query", "passage"] | None = None
+    owner: str = ""  # whose call it is: the calls of different owners take turns
 
 
 @dataclass(frozen=True)
@@ -152,5 +234,5 @@ class Engine(Protocol):
     async def embed(self, request: EmbedRequest) -> EmbedResult: ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
-        """Started, Delta…, Finished. Closing the generator early (`aclose`) cancels the generation."""
+        """Started, then Delta and Called, then Finished. Closing the generator early (`aclose`) cancels the generation."""
         ...
