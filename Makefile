@@ -46,14 +46,20 @@ lock: $(TEST)/ready  ## resolve the newest versions into locks/, with hashes and
 debian:
 	@packaging/debian-packages.sh
 
-$(BOX)/ready: locks/box.txt pyproject.toml
+# The operators are compiled where they run; without a C compiler the engine does without them.
+OPERATORS := $(wildcard kernels/source/*) kernels/compile.py
+kernels/compiled/ready: $(OPERATORS)
+	-$(PYTHON) -m kernels.compile
+	@mkdir -p $(@D) && touch $@
+
+$(BOX)/ready: locks/box.txt pyproject.toml kernels/compiled/ready
 	@echo "Making the box's own Python environment in $(BOX) (about 140 MB to download, once)"
 	$(PYTHON) -m venv $(BOX)
 	$(BOX)/bin/python -m pip install $(PIP_FLAGS) -r locks/box.txt
 	$(BOX)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(TEST)/ready: locks/test.txt pyproject.toml
+$(TEST)/ready: locks/test.txt pyproject.toml kernels/compiled/ready
 	$(PYTHON) -m venv $(TEST)
 	@$(TEST)/bin/python -m pip install $(PIP_FLAGS) --quiet -r locks/test.txt || { \
 		echo "If torch==2.13.0+cpu was not found: tell pip of PyTorch's CPU builds (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)."; exit 1; }
@@ -61,4 +67,4 @@ $(TEST)/ready: locks/test.txt pyproject.toml
 	@touch $@
 
 clean:  ## remove the environments and caches; state in .nukkad stays
-	rm -rf $(BOX) $(TEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(BOX) $(TEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache kernels/compiled *.egg-info

@@ -1,0 +1,1 @@
+"""Nukkad's own operators for ONNX Runtime: decoders and encoders in whole numbers, written in C."""
