@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 BLOCK = 32
 GROUP = 16
-ROW_BLOCK_BYTES = 40  # of a quantized row: 32 codes, a scale, the codes' sum
+TILE_TOKENS = 16
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -38,8 +38,8 @@ def units(gate_rows: int) -> NDArray[np.int64]:
 
 
 def tile_bytes(head: int) -> int:
-    """Bytes of 16 tokens' keys (or values) of one head in the cache (source/attention.h)."""
-    return 17 * head
+    """Bytes of TILE_TOKENS tokens' keys (or values) of one head in the cache (source/attention.h)."""
+    return (TILE_TOKENS + 1) * head
 
 
 def _grouped(codes: Codes) -> Codes:

@@ -21,7 +21,7 @@ TENSORS_MAX = 20_000
 PORTS_MAX = 1_024  # inputs plus outputs of a graph
 SHARING_MAX = 4  # how many times a byte may be used: tensors may lie on the same ones, but each takes memory of its own
 TARGET_ELEMENTS_MAX = 1 << 26  # what Expand, Tile and their like may blow one tensor up to
-DOMAINS = ("", "ai.onnx", "com.microsoft")
+DOMAINS = ("", "ai.onnx", "com.microsoft", "nukkad")  # the last is our own: its operators check what they are given
 IR_VERSION_MAX = 13
 # Loops and whole-search operators run for as long as their data says; EPContext loads compiled code from a path.
 REFUSED_OPERATORS = frozenset(
@@ -177,7 +177,7 @@ def check_header(model: Any) -> None:
     if not 7 <= model.ir_version <= IR_VERSION_MAX:
         raise Refused(f"IR version {model.ir_version}; export it with a version from 7 to {IR_VERSION_MAX}")
     for opset in model.opset_import:
-        newest = 1 if opset.domain == "com.microsoft" else onnx.defs.onnx_opset_version()
+        newest = 1 if opset.domain in {"com.microsoft", "nukkad"} else onnx.defs.onnx_opset_version()
         if opset.domain not in DOMAINS or not 1 <= opset.version <= newest:
             raise Refused(f"operator set {opset.domain or 'ai.onnx'!r} version {opset.version} is not taken")
 

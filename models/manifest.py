@@ -48,10 +48,15 @@ class Geometry(_Frozen):
 
 
 class Lane(_Frozen):
-    """One lowering of the weights. `graph` and `weights` are file names in the package."""
+    """One lowering of the weights. `graph` and `weights` are file names in the package.
+
+    `operators`: whose the graph is written with, ONNX Runtime's or our own (`kernels`); a decoder's inputs and cache
+    differ with them (`quantize/graphs/decoder.py` and `kernel_decoder.py`).
+    """
 
     graph: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,122}\.onnx$")]
     weights: tuple[FileName, ...] = Field(max_length=32)
+    operators: Literal["onnx", "nukkad"] = "onnx"
 
 
 class Embedding(_Frozen):

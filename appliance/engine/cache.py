@@ -3,7 +3,7 @@
 import heapq
 import mmap
 from collections.abc import Callable
-from math import prod
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +35,31 @@ class Slots:
         heapq.heappush(self._free, slot)
 
 
+@dataclass(frozen=True)
+class Tile:
+    """What a cache is made of: `bytes` hold the keys (or values) of `tokens` tokens of one head."""
+
+    tokens: int
+    bytes: int
+
+
 class Cache:
-    """One float32 buffer [slots, kv_heads, capacity, head_dim] for each layer's keys and each layer's values.
+    """One buffer uint8 [slots, kv_heads, tiles, tile bytes] for each layer's keys and each layer's values.
 
     Memory is bounded by that, comes from the system page by page as sequences grow and goes back when they end. Huge
     pages are declined: the first token of a sequence would take a whole one in every layer and head.
     """
 
-    def __init__(self, layers: int, slots: int, kv_heads: int, capacity: int, head_dim: int) -> None:
+    def __init__(self, layers: int, slots: int, kv_heads: int, capacity: int, tile: Tile) -> None:
+        """`capacity` tokens a slot, rounded up to whole tiles."""
+        tiles = -(-capacity // tile.tokens)
         self.capacity = capacity
         self.slots = slots
+        self.tile = tile
         self._maps: list[mmap.mmap] = []
-        self._slot_bytes = kv_heads * capacity * head_dim * np.dtype(np.float32).itemsize
-        shape = (slots, kv_heads, capacity, head_dim)
-        self.buffers: dict[str, NDArray[np.float32]] = {
+        self._slot_bytes = kv_heads * tiles * tile.bytes
+        shape = (slots, kv_heads, tiles, tile.bytes)
+        self.buffers: dict[str, NDArray[np.uint8]] = {
             f"{layer}.{part}": self._map(shape) for layer in range(layers) for part in ("key", "value")
         }
 
@@ -60,10 +71,8 @@ class Cache:
             for buffer in self._maps:
                 buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
 
-    def _map(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        count = prod(shape)
-        size = count * np.dtype(np.float32).itemsize
-        buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def _map(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        buffer = mmap.mmap(-1, shape[0] * self._slot_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         buffer.madvise(mmap.MADV_NOHUGEPAGE)
         self._maps.append(buffer)
-        return np.frombuffer(buffer, dtype=np.float32, count=count).reshape(shape)
+        return np.frombuffer(buffer, dtype=np.uint8).reshape(shape)

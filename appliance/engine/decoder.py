@@ -1,4 +1,4 @@
-"""One packed step of a decoder: any rows, each with any number of new tokens, in one run of the graph.
+"""One packed step of a decoder on ONNX Runtime's operators: any rows, each with any number of new tokens, in one run.
 
 The graph computes on the packed tokens of all rows; only attention sees the padded shape [rows, longest]. Past and
 present keys and values are the same memory, so a step moves none of it.
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from appliance.engine.cache import Cache
+from appliance.engine.cache import Cache, Tile
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Row:
     slot: int
     tokens: Sequence[int]
     start: int
+
+
+def plain_tile(head_dim: int) -> Tile:
+    """One token's float32 numbers."""
+    return Tile(1, head_dim * np.dtype(np.float32).itemsize)
 
 
 class Decoder:
@@ -79,7 +84,7 @@ class Decoder:
         if (low, high) not in self._bindings:
             binding = self._session.io_binding()
             for name, buffer in self._cache.buffers.items():
-                rows = buffer[low:high]
+                rows = buffer[low:high].view(np.float32)
                 binding.bind_input(f"past_key_values.{name}", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
                 binding.bind_output(f"present.{name}", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
             self._bindings[low, high] = binding

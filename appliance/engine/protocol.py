@@ -234,5 +234,5 @@ class Engine(Protocol):
     async def embed(self, request: EmbedRequest) -> EmbedResult: ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
-        """Started, then Delta and Called, then Finished. Closing the generator early (`aclose`) cancels the generation."""
+        """Started, then Delta and Called, then Finished. Closing it early (`aclose`) cancels the generation."""
         ...

@@ -1,5 +1,6 @@
 """A package made ready to serve: opened, checked against its own self-test, and able to turn requests into work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -7,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.answer import Answer, Characters
-from appliance.engine.cache import Cache, Slots
+from appliance.engine.cache import Slots
 from appliance.engine.chat import ChatTemplate
-from appliance.engine.decoder import Decoder, Row
+from appliance.engine.decoder import Row
 from appliance.engine.encoder import Batcher, Embedding, Encoder
+from appliance.engine.lanes import Steps, open_fastest
 from appliance.engine.protocol import (
     EmbedRequest,
     GenerateRequest,
@@ -52,7 +54,6 @@ class ServedDecoder:
     def __init__(self, package: Package, settings: EngineSettings, tokenizers: Tokenizers) -> None:
         """Raises ValueError, SelfTestError, ProviderError or what ONNX Runtime raises for a graph it cannot open."""
         manifest = package.manifest
-        shape = manifest.geometry
         stops = manifest.chat.stop_token_ids if manifest.chat else ()
         self.info = _info(package, settings)
         self._tokens = tokenizers.open(package.folder / manifest.tokenizer, stops)
@@ -62,12 +63,12 @@ class ServedDecoder:
         if manifest.chat:
             bos, eos = self._tokens.spell(manifest.bos_token_id), self._tokens.spell(stops[0])
             self._chat = ChatTemplate(manifest.chat.template, self._tokens, bos, eos)
-        session = open_session(package.folder / _graph(manifest), settings.provider, settings.threads)
-        cache = Cache(shape.layers, settings.slots, shape.kv_heads, self.info.context_tokens, shape.head_dim)
-        decoder = Decoder(session, cache, shape.vocab)
-        self._test(manifest, decoder, settings.prefill_tokens)
-        cache.forget(0)
-        self.stepper = Scheduler(decoder, Slots(settings.slots, cache.forget), settings.prefill_tokens)
+        lane = open_fastest(package.folder, package.digest, manifest, settings)
+        self.info = replace(_info(package, settings), lane=lane.name)
+        self._test(manifest, lane.decoder, settings.prefill_tokens)
+        for slot in range(settings.slots):
+            lane.cache.forget(slot)
+        self.stepper = Scheduler(lane.decoder, Slots(settings.slots, lane.cache.forget), settings.prefill_tokens)
 
     def prepare(self, call: int, request: GenerateRequest) -> Generation:
         """Raises TooLong, InvalidRequest, UnknownModel."""
@@ -103,7 +104,7 @@ class ServedDecoder:
             return None
         return self._chat.encode(request.messages)
 
-    def _test(self, manifest: Manifest, decoder: Decoder, chunk: int) -> None:
+    def _test(self, manifest: Manifest, decoder: Steps, chunk: int) -> None:
         for place, test in enumerate(manifest.self_test):
             ids = self._tokens.encode(test.text, self.info.context_tokens - 1)
             if not ids:

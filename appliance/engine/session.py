@@ -15,8 +15,10 @@ class ProviderError(RuntimeError):
     """The execution provider asked for is not what a session would run on."""
 
 
-def open_session(graph: Path, provider: str, threads: int) -> ort.InferenceSession:
+def open_session(graph: Path, provider: str, threads: int, operators: Path | None = None) -> ort.InferenceSession:
     """A session on exactly `provider`, with weights mapped from the files beside the graph.
+
+    `operators`: the library of our own operators, for a graph that is written with them.
 
     Threads spin for moments only, and never once a step is over: an idle box uses no CPU.
     Raises ProviderError when the provider is missing: ONNX Runtime itself would only warn and fall back.
@@ -33,6 +35,8 @@ def open_session(graph: Path, provider: str, threads: int) -> ort.InferenceSessi
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
     session = ort.InferenceSession(str(graph), options, providers=[provider])
     used = session.get_providers()
     if used[0] != provider:

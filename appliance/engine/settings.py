@@ -33,6 +33,10 @@ class EngineSettings:
     """Prompt tokens taken in one step: what a long prompt may delay everybody else by."""
     batch_tokens: int = 1024
     """Padded tokens of one encoder batch: what a bulk of texts may delay a single one by."""
+    lane: str = "auto"
+    """Which lane of a package serves, where it has one of this name; "auto" tries each once and takes the fastest."""
+    trials: str | None = None
+    """File that keeps what the trials of lanes took; without one they are tried at every start."""
     provider: str = "CPUExecutionProvider"
     """ONNX Runtime's execution provider. Nothing else is used when it is not there: the engine refuses to start."""
     beat_s: float = 1.0

@@ -110,7 +110,8 @@ class Graph:
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, list(self._initializers.values())
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        domains = sorted({node.domain for node in self._nodes} - {""})
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
         model: ModelProto = helper.make_model(graph, opset_imports=opsets, producer_name="nukkad")
         model.ir_version = IR_VERSION
         path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,6 +1,6 @@
 import pytest
 
-from appliance.engine.cache import Cache, Slots
+from appliance.engine.cache import Cache, Slots, Tile
 
 
 def test_the_lowest_free_slot_is_taken_first() -> None:
@@ -33,7 +33,7 @@ def test_who_cares_hears_of_a_slot_that_is_released() -> None:
 
 
 def test_a_forgotten_slot_is_empty_and_its_neighbours_are_as_they_were() -> None:
-    cache = Cache(layers=2, slots=3, kv_heads=2, capacity=64, head_dim=16)  # Two pages a slot.
+    cache = Cache(layers=2, slots=3, kv_heads=2, capacity=64, tile=Tile(1, 64))  # Two pages a slot.
     for buffer in cache.buffers.values():
         buffer[:] = 1
     cache.forget(1)
@@ -44,7 +44,7 @@ def test_a_forgotten_slot_is_empty_and_its_neighbours_are_as_they_were() -> None
 
 @pytest.mark.parametrize("slot", [0, 1, 2])
 def test_forgetting_never_touches_a_neighbour_on_the_same_page(slot: int) -> None:
-    cache = Cache(layers=1, slots=3, kv_heads=1, capacity=100, head_dim=16)  # 6,400 bytes a slot: pages are shared.
+    cache = Cache(layers=1, slots=3, kv_heads=1, capacity=100, tile=Tile(1, 64))  # Slots share pages.
     for buffer in cache.buffers.values():
         buffer[:] = 1
     cache.forget(slot)
@@ -54,6 +54,6 @@ def test_forgetting_never_touches_a_neighbour_on_the_same_page(slot: int) -> Non
 
 
 def test_a_cache_has_a_buffer_for_keys_and_values_of_each_layer() -> None:
-    cache = Cache(layers=2, slots=3, kv_heads=4, capacity=5, head_dim=6)
+    cache = Cache(layers=2, slots=3, kv_heads=4, capacity=50, tile=Tile(16, 7))
     assert sorted(cache.buffers) == ["0.key", "0.value", "1.key", "1.value"]
-    assert {buffer.shape for buffer in cache.buffers.values()} == {(3, 4, 5, 6)}
+    assert {buffer.shape for buffer in cache.buffers.values()} == {(3, 4, 4, 7)}

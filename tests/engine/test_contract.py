@@ -127,7 +127,7 @@ async def test_the_answer_does_not_depend_on_the_company(case: Case) -> None:
     asked = [
         (WORDS, GREEDY),
         ("seven six", Sampling(seed=3)),
-        (WORDS[5:], Sampling(0.7, 0.9, 20, 9)),
+        (WORDS[5:], Sampling(0.7, 0.9, 20, seed=9)),
         ("a b c", GREEDY),
     ]
     alone = [await collect(case.ask(text, 2, sampling=sampling)) for text, sampling in asked]

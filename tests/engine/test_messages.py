@@ -37,7 +37,9 @@ def over_the_wire(value: Any) -> Any:
     "message",
     [
         Configure("/store", EngineSettings(threads=3), (b"\1" * 32,)),
-        Generate(1, GenerateRequest("m", None, prompt="नमस्ते", stop=("a", "b"), sampling=Sampling(0.5, 0.9, 3, -7))),
+        Generate(
+            1, GenerateRequest("m", None, prompt="नमस्ते", stop=("a", "b"), sampling=Sampling(0.5, 0.9, 3, seed=-7))
+        ),
         Generate(2, GenerateRequest("m", 9, messages=(Message("system", "s"), Message("user", "u")))),
         Embed(3, EmbedRequest("m", ("a", "b"), "query")),
         Cancel(4),

@@ -86,7 +86,7 @@ def test_the_same_seed_draws_the_same_tokens(
     scores: list[float], temperature: float, top_p: float, top_k: int, seed: int
 ) -> None:
     logits = np.array(scores, dtype=np.float32)
-    sampling = Sampling(temperature, top_p, top_k, seed)
+    sampling = Sampling(temperature, top_p, top_k, seed=seed)
     first, second = Sampler(sampling, seed=1), Sampler(sampling, seed=2)
     tokens = [first.draw(logits) for _ in range(5)]
     assert tokens == [second.draw(logits) for _ in range(5)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from appliance.engine.answer import Answer, Characters
 from appliance.engine.cache import Cache, Slots
-from appliance.engine.decoder import Decoder, Row
+from appliance.engine.decoder import Decoder, Row, plain_tile
 from appliance.engine.protocol import Delta, EngineUnavailable, Finished, Sampling, Started
 from appliance.engine.sampling import Sampler
 from appliance.engine.scheduler import Events, Generation, Scheduler
@@ -168,7 +168,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def real_scheduler(graph: Path, slots: int) -> Scheduler:
-    cache = Cache(LAYERS, slots, KV_HEADS, CONTEXT, HEAD_DIM)
+    cache = Cache(LAYERS, slots, KV_HEADS, CONTEXT, plain_tile(HEAD_DIM))
     decoder = Decoder(open_session(graph, "CPUExecutionProvider", 1), cache, 261)
     return Scheduler(decoder, Slots(slots), prefill_tokens=8)
 
@@ -226,8 +226,8 @@ def test_a_slot_taken_over_in_the_middle_gives_the_same_answer(graph: Path) -> N
 def test_a_prompt_in_chunks_is_read_as_one(graph: Path) -> None:
     session = open_session(graph, "CPUExecutionProvider", 1)
     prompt = list(b"a prompt that is longer than a chunk")
-    whole = Decoder(session, Cache(LAYERS, 1, KV_HEADS, CONTEXT, HEAD_DIM), 261).run([Row(0, prompt, 0)])[0]
-    decoder = Decoder(session, Cache(LAYERS, 1, KV_HEADS, CONTEXT, HEAD_DIM), 261)
+    whole = Decoder(session, Cache(LAYERS, 1, KV_HEADS, CONTEXT, plain_tile(HEAD_DIM)), 261).run([Row(0, prompt, 0)])[0]
+    decoder = Decoder(session, Cache(LAYERS, 1, KV_HEADS, CONTEXT, plain_tile(HEAD_DIM)), 261)
     for start in range(0, len(prompt), 5):
         logits = decoder.run([Row(0, prompt[start : start + 5], start)])[0]
     assert np.allclose(logits, whole, atol=1e-4)

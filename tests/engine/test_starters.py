@@ -68,7 +68,7 @@ async def test_both_serve_after_their_self_tests(engine: EngineProcess) -> None:
 async def test_eight_streams_at_once_answer_as_each_does_alone(engine: EngineProcess) -> None:
     """Greedy and sampled, with a prompt of many chunks coming in between."""
     requests = [
-        ask(text, Sampling(temperature=0) if place % 2 else Sampling(0.8, 0.9, 50, place))
+        ask(text, Sampling(temperature=0) if place % 2 else Sampling(0.8, 0.9, 50, seed=place))
         for place, text in enumerate(QUESTIONS)
     ]
     requests[3] = ask("The shop sells rice and dal. " * 60 + "What does it sell?", Sampling(temperature=0))

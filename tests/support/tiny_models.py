@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from appliance.engine.cache import Cache
-from appliance.engine.decoder import Decoder, Row
+from appliance.engine.decoder import Decoder, Row, plain_tile
 from appliance.engine.encoder import Encoder
 from appliance.engine.session import open_session
 from models.layout import pack
@@ -240,7 +240,7 @@ def _write_decoder(
 ) -> Path:
     vocab = tokenizer.get_vocab_size()
     text = "The shop opens at"
-    cache = Cache(layers, 1, KV_HEADS, CONTEXT, HEAD_DIM)
+    cache = Cache(layers, 1, KV_HEADS, CONTEXT, plain_tile(HEAD_DIM))
     decoder = Decoder(open_session(folder / "model.fp32.onnx", "CPUExecutionProvider", 1), cache, vocab)
     first = int(decoder.run([Row(0, list(text.encode()), 0)])[0].argmax())
     manifest = Manifest(
