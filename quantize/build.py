@@ -13,7 +13,8 @@ from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfT
 from quantize.card import print_card, write_card
 from quantize.gate import WINDOW_TOKENS, Score, judge, score_decoder, score_encoder
 from quantize.graphs.bert import build_bert
-from quantize.graphs.llama import build_llama, head_size
+from quantize.graphs.decoder import build_decoder
+from quantize.graphs.families import head_size
 from quantize.graphs.parts import Graph, WeightsFile
 from quantize.lower import LOWERINGS, Lowering
 from quantize.progress import Progress, ignore_progress
@@ -29,7 +30,10 @@ SELF_TEST_TOKENS = 8
 _SELF_TEST_CAPACITY = 1024
 _LICENCES = Path(__file__).parent / "licences"
 
-_BUILDERS: Mapping[str, Callable[[Graph, Checkpoint, Lowering], None]] = {"decoder": build_llama, "encoder": build_bert}
+_BUILDERS: Mapping[str, Callable[[Graph, Checkpoint, Lowering], None]] = {
+    "decoder": build_decoder,
+    "encoder": build_bert,
+}
 
 
 def build(recipe: Recipe, out: Path, cache: Path, progress: Progress = ignore_progress, threads: int = 2) -> Path:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from quantize.experts import ExpertWeights, multiply_blocks, multiply_full
 from quantize.graphs.parts import CONTRIB, FLOAT, UINT8, Graph
 from quantize.rounding import block_of, pack_nibbles, quantize_blocks, quantize_columns, round_q4
 from quantize.sources.checkpoint import Q4, Q4_BLOCK, Floats, Tensor, dense
@@ -38,6 +39,10 @@ class Lowering(Protocol):
         """Like rows and multiply, for the output head; shares the table's bytes where the two are tied."""
         ...
 
+    def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
+        """[R, hidden] → [R, hidden], each row by the one expert that it has a 1 for in `marks` [R, experts]."""
+        ...
+
 
 class _Lane:
     """Writes into one graph; activations are multiplied as they are unless a lane says otherwise."""
@@ -61,9 +66,15 @@ class Full(_Lane):
     def head(self, values: str, weight: Tensor) -> str:
         return self._graph.one("Gemm", values, self._graph.constant(dense(weight), shared=True), transB=1)
 
+    def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
+        return multiply_full(self._graph, values, marks, weights)
+
 
 class _BlockTable(_Lane):
-    """The table and the head as every quantized lane keeps them: the source's own 4 bits, else 8 bits block-wise."""
+    """The table and the head as every quantized lane keeps them: the source's own 4 bits, else 8 bits block-wise.
+
+    Experts are kept in 8-bit blocks unless a lane says otherwise.
+    """
 
     def table(self, ids: str, weight: Tensor) -> str:
         if isinstance(weight, Q4) and _centred(weight):
@@ -78,6 +89,9 @@ class _BlockTable(_Lane):
 
     def head(self, values: str, weight: Tensor) -> str:
         return _multiply_blocks(self._graph, values, dense(weight), shared=True)
+
+    def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
+        return multiply_blocks(self._graph, values, marks, weights, bits=8)
 
 
 class Q8(_BlockTable):
@@ -117,8 +131,9 @@ class Q4Blocks(_BlockTable):
     """
 
     def rows(self, values: str) -> Rows:
-        blocks = self._graph.one("Reshape", values, self._graph.integers(0, -1, Q4_BLOCK))
-        return Rows(values, sums=self._graph.one("ReduceSum", blocks, self._graph.integers(2), keepdims=0))
+        """The sums of all rows' blocks in one vector: with no rows at all, only `multiply` knows how long a row is."""
+        blocks = self._graph.one("Reshape", values, self._graph.integers(-1, Q4_BLOCK))
+        return Rows(values, sums=self._graph.one("ReduceSum", blocks, self._graph.integers(1), keepdims=0))
 
     def multiply(self, rows: Rows, weight: Tensor) -> str:
         blocks = weight if isinstance(weight, Q4) else round_q4(weight)
@@ -138,7 +153,11 @@ class Q4Blocks(_BlockTable):
         if _centred(blocks):
             return product
         rest = np.ascontiguousarray((blocks.low + np.float32(8) * blocks.scale).T)
-        return self._graph.one("Gemm", rows.sums, self._graph.constant(rest), product)
+        sums = self._graph.one("Reshape", rows.sums, self._graph.integers(-1, columns // Q4_BLOCK))
+        return self._graph.one("Gemm", sums, self._graph.constant(rest), product)
+
+    def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
+        return multiply_blocks(self._graph, values, marks, weights, bits=4)
 
 
 LOWERINGS: Mapping[str, Callable[[Graph], Lowering]] = {"fp32": Full, "q8": Q8, "int8": Int8, "q4": Q4Blocks}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from models.manifest import Embedding, Language, Line, PackageName, Task, Version, list_faults
+from models.manifest import FILE_NAME, Embedding, Language, Line, PackageName, Task, Version, list_faults
 from quantize.sources.wheel import Wheel
 
 Family = Literal["decoder", "encoder"]
@@ -54,7 +54,19 @@ class LocalFile(_Frozen):
         return self.path
 
 
-AnyFile = WheelFile | LocalFile
+class JoinedFile(_Frozen):
+    """A file that several wheels hold in parts, in their order; `size` (bytes) and `sha256` are the whole file's."""
+
+    name: Annotated[str, StringConstraints(pattern=FILE_NAME)]
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=1 << 36)]
+    parts: tuple[WheelFile, ...] = Field(min_length=2, max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.name} (joined)"
+
+
+AnyFile = WheelFile | LocalFile | JoinedFile
 
 
 class GgufSource(_Frozen):

@@ -42,8 +42,10 @@ class Decoder:
     def reset(self) -> None:
         self._lengths[:] = 0
 
-    def step(self, news: Sequence[Ids], *, every: bool = False) -> Floats:
-        """Each row brings its new tokens (none: it idles). Logits of the last token each brought, or of every token."""
+    def step(self, news: Sequence[Ids], *, every: bool = False, wanted: Ids | None = None) -> Floats:
+        """Each row brings its new tokens (none: it idles). Logits of the last token each brought, or of every token,
+        or of those `wanted` (places among all that are brought).
+        """
         counts = np.array([len(new) for new in news])
         width = int(counts.max())
         unpack = np.zeros((len(news), width), np.int64)
@@ -52,11 +54,13 @@ class Decoder:
             unpack[row, :count] = np.arange(end - count, end)
         pack = np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)])
         self._lengths += counts
-        feeds = {
+        if wanted is None:
+            wanted = list(range(ends[-1])) if every else [int(end) - 1 for end in ends[counts > 0]]
+        feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.array([token for new in news for token in new], np.int64),
             "unpack_idx": unpack,
             "pack_idx": pack.astype(np.int64),
-            "logit_idx": np.arange(ends[-1]) if every else (ends - 1)[counts > 0],
+            "logit_idx": np.array(wanted, np.int64),
             "query_seqlens": counts.astype(np.int32),
             "seqlens_k": np.maximum(self._lengths - 1, 0).astype(np.int32),
             "total_sequence_length": np.array(self._capacity, np.int32),

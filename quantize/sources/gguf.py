@@ -1,5 +1,7 @@
-"""Reads a GGUF file of the llama family with the `gguf` package and numpy: seconds, and no torch."""
+"""Reads a GGUF file of a decoder with the `gguf` package and numpy: seconds, and no torch."""
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,50 +10,61 @@ from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from quantize.sources.bpe import bpe_tokenizer
-from quantize.sources.checkpoint import Q4, Q4_BLOCK, Checkpoint, SourceError, Tensor
-
-# GGUF's names beside Hugging Face's, for the llama architecture.
-_OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_INNER = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+from quantize.sources.checkpoint import Q4, Q4_BLOCK, Checkpoint, SourceError, Tensor, dense
+from quantize.sources.gguf_names import ROPE_FREQUENCIES, read_config, rename_tensor
+from quantize.sources.pieces import piece_tokenizer
 
 
 def read_gguf(path: Path) -> Checkpoint:
-    """The checkpoint of a llama-architecture file with a gpt2 (byte-level BPE) tokenizer. Raises SourceError."""
+    """The checkpoint of a file of a known architecture and tokenizer. Raises SourceError.
+
+    Tensors stay in the file, which must outlive the checkpoint, and are read anew whenever they are asked for: a model
+    need not fit into memory in full precision.
+    """
     try:
         reader = GGUFReader(path)
     except (ValueError, IndexError, KeyError) as error:  # What the reader trips over in a file that is cut or no GGUF.
         raise SourceError(f"{path.name}: not a whole GGUF file ({error})") from None
     fields = _Fields(reader)
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        raise SourceError(f"{path.name}: general.architecture is {architecture!r}; only 'llama' can be read")
-    config = _config(fields)
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    tensors: dict[str, Tensor] = {}
-    for tensor in reader.tensors:
-        name = _rename(tensor.name)
-        values = _values(tensor)
-        if name.endswith("q_proj.weight"):
-            values = _unpermute(values, heads)
-        elif name.endswith("k_proj.weight"):
-            values = _unpermute(values, kv_heads)
-        tensors[name] = values
+    stretched = [dequantize(t.data, t.tensor_type) for t in reader.tensors if t.name == ROPE_FREQUENCIES]
+    config = read_config(fields.get, stretched[0] if stretched else None)
+    tensors = _Tensors(fields.get("general.architecture"), config, reader)
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
+    config["vocab_size"] = fields.count("tokenizer.ggml.tokens")
     return Checkpoint(config, tensors, _tokenizer(fields), fields.get("tokenizer.chat_template", None))
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """By Hugging Face's names."""
+
+    def __init__(self, architecture: str, config: Mapping[str, Any], reader: GGUFReader) -> None:
+        self._read: dict[str, Callable[[], Tensor]] = {}
+        for tensor in reader.tensors:
+            if tensor.name == ROPE_FREQUENCIES:
+                continue
+            name = rename_tensor(architecture, tensor.name)
+            if "{}" in name:
+                for expert in range(int(tensor.shape[2])):
+                    self._read[name.format(expert)] = partial(_values, tensor, expert)
+            elif architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+                count = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
+                self._read[name] = partial(_read_permuted, tensor, count)
+            elif architecture == "gemma3" and name.endswith("norm.weight"):
+                self._read[name] = partial(_read_norm, tensor)
+            else:
+                self._read[name] = partial(_values, tensor)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._read  # Mapping's own would read the tensor to know.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 class _Fields:
@@ -70,43 +83,18 @@ class _Fields:
             raise SourceError(f"the GGUF file has no metadata {key!r}")
         return default
 
-
-def _config(fields: _Fields) -> dict[str, Any]:
-    heads = fields.get("llama.attention.head_count")
-    hidden = fields.get("llama.embedding_length")
-    if fields.get("llama.rope.scaling.type", "none") != "none":
-        raise SourceError("llama.rope.scaling.type: scaled rotary positions are not supported")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": hidden,
-        "intermediate_size": fields.get("llama.feed_forward_length"),
-        "num_hidden_layers": fields.get("llama.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": fields.get("llama.attention.head_count_kv", heads),
-        "head_dim": fields.get("llama.rope.dimension_count", hidden // heads),
-        "max_position_embeddings": fields.get("llama.context_length"),
-        "rms_norm_eps": float(np.float32(fields.get("llama.attention.layer_norm_rms_epsilon"))),
-        "rope_theta": fields.get("llama.rope.freq_base", 10000.0),
-        "vocab_size": len(fields.get("tokenizer.ggml.tokens")),
-        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id", None),
-        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-    }
+    def count(self, key: str) -> int:
+        """Elements of a list, without reading them all."""
+        field = self._reader.get_field(key)
+        return 0 if field is None else len(field.data)
 
 
-def _rename(name: str) -> str:
-    if name in _OUTER:
-        return _OUTER[name]
-    match name.split("."):
-        case ["blk", layer, part, kind] if part in _INNER:
-            return f"model.layers.{layer}.{_INNER[part]}.{kind}"
-    raise SourceError(f"the GGUF file holds a tensor of no known place: {name!r}")
-
-
-def _values(tensor: ReaderTensor) -> Tensor:
+def _values(tensor: ReaderTensor, expert: int | None = None) -> Tensor:
+    """One tensor, or one expert's part of one that holds all of a layer's."""
     kind, data = tensor.tensor_type, tensor.data
     shape = tuple(int(n) for n in reversed(tensor.shape))
+    if expert is not None:
+        data, shape = data[expert], shape[1:]
     if kind in {GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1}:
         return q4_blocks(np.asarray(data).reshape(shape[0], -1), with_low=kind == GGMLQuantizationType.Q4_1)
     return np.ascontiguousarray(dequantize(data, kind), dtype=np.float32).reshape(shape)
@@ -129,6 +117,15 @@ def q4_blocks(raw: np.ndarray[Any, np.dtype[np.uint8]], *, with_low: bool) -> Q4
     return Q4(codes, scale, low)
 
 
+def _read_norm(tensor: ReaderTensor) -> Tensor:
+    """Of Gemma, whose files keep what a norm multiplies by: one more than what Hugging Face keeps."""
+    return dense(_values(tensor)) - np.float32(1)
+
+
+def _read_permuted(tensor: ReaderTensor, heads: int) -> Tensor:
+    return _unpermute(_values(tensor), heads)
+
+
 def _unpermute(tensor: Tensor, heads: int) -> Tensor:
     """GGUF interleaves the two halves that rotary positions turn against each other; Hugging Face keeps them apart."""
     count = tensor.shape[0]
@@ -137,12 +134,13 @@ def _unpermute(tensor: Tensor, heads: int) -> Tensor:
 
 
 def _tokenizer(fields: _Fields) -> str:
-    model = fields.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise SourceError(f"tokenizer.ggml.model is {model!r}; only 'gpt2' (byte-level BPE) can be rebuilt")
-    return bpe_tokenizer(
-        tokens=fields.get("tokenizer.ggml.tokens"),
-        kinds=fields.get("tokenizer.ggml.token_type"),
-        merges=fields.get("tokenizer.ggml.merges"),
-        splitting=fields.get("tokenizer.ggml.pre"),
-    )
+    kind, tokens = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.tokens")
+    kinds = fields.get("tokenizer.ggml.token_type")
+    if kind == "gpt2":
+        return bpe_tokenizer(
+            tokens, kinds, merges=fields.get("tokenizer.ggml.merges"), splitting=fields.get("tokenizer.ggml.pre")
+        )
+    if kind == "llama":
+        space = fields.get("tokenizer.ggml.add_space_prefix", True)
+        return piece_tokenizer(tokens, kinds, scores=fields.get("tokenizer.ggml.scores"), space_first=space)
+    raise SourceError(f"tokenizer.ggml.model is {kind!r}; only 'gpt2' (byte-level BPE) and 'llama' can be rebuilt")

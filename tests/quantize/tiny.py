@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from quantize.sources.checkpoint import Checkpoint, Floats, Tensor, dense
 
 VOCAB = 258
 HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INNER, LAYERS, POSITIONS = 4, 2, 16, 64, 96, 2, 1024
+EXPERTS, WINDOW = 6, 8
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<end>{% endfor %}"
 
 
@@ -79,6 +82,71 @@ def tiny_llama(seed: int = 0, **changes: Any) -> Checkpoint:
             f"{prefix}.mlp.down_proj.weight": matrix(HIDDEN, INNER),
         }
     return Checkpoint(config, tensors, tiny_tokenizer(), TEMPLATE)
+
+
+def tiny_qwen2(**changes: Any) -> Checkpoint:
+    """With biases."""
+    plain = tiny_llama(model_type="qwen2", **changes)
+    sizes = {"q": HEADS * HEAD_DIM, "k": KV_HEADS * HEAD_DIM, "v": KV_HEADS * HEAD_DIM}
+    return _with_vectors(plain, {f"self_attn.{part}_proj.bias": size for part, size in sizes.items()}, around=0)
+
+
+def tiny_qwen3(**changes: Any) -> Checkpoint:
+    """With norms of heads."""
+    plain = tiny_llama(**{"model_type": "qwen3", **changes})
+    return _with_vectors(plain, {f"self_attn.{part}_norm.weight": HEAD_DIM for part in "qk"}, around=1)
+
+
+def tiny_qwen3_moe(**changes: Any) -> Checkpoint:
+    """With EXPERTS experts in each layer but the first, two for each token."""
+    mixture = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "norm_topk_prob": True, "mlp_only_layers": [0]}
+    plain = tiny_qwen3(model_type="qwen3_moe", **{**mixture, **changes})
+    draw = np.random.default_rng(5)
+    tensors = dict(plain.tensors)
+    for layer in range(1, LAYERS):
+        prefix = f"model.layers.{layer}.mlp"
+        tensors[f"{prefix}.gate.weight"] = draw.standard_normal((EXPERTS, HIDDEN)).astype(np.float32)
+        for part in ("gate", "up", "down"):
+            rows, columns = tensors.pop(f"{prefix}.{part}_proj.weight").shape
+            for expert in range(EXPERTS):
+                values = draw.standard_normal((rows, columns)) / np.sqrt(columns)
+                tensors[f"{prefix}.experts.{expert}.{part}_proj.weight"] = values.astype(np.float32)
+    return replace(plain, tensors=tensors)
+
+
+def tiny_gemma3(**changes: Any) -> Checkpoint:
+    """With a window of WINDOW tokens in its first layer, norms before and after, and the widths of heads in norms."""
+    config = {
+        "model_type": "gemma3_text",
+        "hidden_act": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "layer_types": ["sliding_attention"] + ["full_attention"] * (LAYERS - 1),
+        "sliding_window": WINDOW,
+        "query_pre_attn_scalar": HEAD_DIM,
+    }
+    plain = tiny_qwen3(**{**config, **changes})
+    names = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    return _with_vectors(plain, {f"{name}.weight": HIDDEN for name in names}, around=0)
+
+
+def _with_vectors(checkpoint: Checkpoint, sizes: dict[str, int], around: float) -> Checkpoint:
+    """With random vectors in every layer, of the given sizes by name."""
+    draw = np.random.default_rng(7)
+    more = {
+        f"model.layers.{layer}.{name}": (around + draw.standard_normal(size) / 5).astype(np.float32)
+        for layer in range(LAYERS)
+        for name, size in sizes.items()
+    }
+    return replace(checkpoint, tensors={**checkpoint.tensors, **more})
+
+
+TINY_DECODERS: dict[str, Callable[..., Checkpoint]] = {
+    "llama": tiny_llama,
+    "qwen2": tiny_qwen2,
+    "qwen3": tiny_qwen3,
+    "qwen3_moe": tiny_qwen3_moe,
+    "gemma3_text": tiny_gemma3,
+}
 
 
 def tiny_bert(seed: int = 0) -> Checkpoint:
