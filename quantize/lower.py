@@ -12,6 +12,7 @@ from quantize.rounding import block_of, pack_nibbles, quantize_blocks, quantize_
 from quantize.sources.checkpoint import Q4, Q4_BLOCK, Floats, Tensor, dense
 
 _ACCURACY_INT8 = 4  # MatMulNBits quantizes activations to int8 per block; level 0 is 48 times slower.
+_FINE_BLOCK = 32
 _TINY = 1e-20  # Stands in for the largest value of a row that is all zeros.
 
 
@@ -31,12 +32,15 @@ class Lowering(Protocol):
         """[T, K] by a matrix [N, K] (given as the source has it) → [T, N]."""
         ...
 
-    def table(self, ids: str, weight: Tensor) -> str:
+    def table(self, ids: str, weight: Tensor, *, fine: bool = False) -> str:
         """Rows of an embedding table [V, K] → [T, K]."""
         ...
 
-    def head(self, values: str, weight: Tensor) -> str:
-        """Like rows and multiply, for the output head; shares the table's bytes where the two are tied."""
+    def head(self, values: str, weight: Tensor, *, fine: bool = False) -> str:
+        """Like rows and multiply, for the output head; shares the table's bytes where the two are tied.
+
+        `fine`: of both, for a model that needs more than 8 bits of what goes into its head.
+        """
         ...
 
     def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
@@ -60,10 +64,12 @@ class Full(_Lane):
     def multiply(self, rows: Rows, weight: Tensor) -> str:
         return self._graph.one("Gemm", rows.values, self._graph.constant(dense(weight)), transB=1)
 
-    def table(self, ids: str, weight: Tensor) -> str:
+    def table(self, ids: str, weight: Tensor, *, fine: bool = False) -> str:
+        del fine  # Nothing is rounded.
         return self._graph.one("Gather", self._graph.constant(dense(weight), shared=True), ids, axis=0)
 
-    def head(self, values: str, weight: Tensor) -> str:
+    def head(self, values: str, weight: Tensor, *, fine: bool = False) -> str:
+        del fine
         return self._graph.one("Gemm", values, self._graph.constant(dense(weight), shared=True), transB=1)
 
     def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
@@ -76,19 +82,26 @@ class _BlockTable(_Lane):
     Experts are kept in 8-bit blocks unless a lane says otherwise.
     """
 
-    def table(self, ids: str, weight: Tensor) -> str:
+    def table(self, ids: str, weight: Tensor, *, fine: bool = False) -> str:
         if isinstance(weight, Q4) and _centred(weight):
             codes, scale, bits, block = pack_nibbles(weight.codes), weight.scale, 4, Q4_BLOCK
         else:
-            codes, scale = quantize_blocks(dense(weight), block := block_of(weight.shape[1]))
+            codes, scale = quantize_blocks(dense(weight), block := _table_block(weight, fine))
             bits = 8
         data = self._graph.constant(codes.reshape(codes.shape[0], -1), shared=True)
         scales = self._graph.constant(scale, shared=True)
         attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
         return self._graph.one("GatherBlockQuantized", data, ids, scales, domain=CONTRIB, **attributes)
 
-    def head(self, values: str, weight: Tensor) -> str:
-        return _multiply_blocks(self._graph, values, dense(weight), shared=True)
+    def head(self, values: str, weight: Tensor, *, fine: bool = False) -> str:
+        """Fine: as what 8 bits keep of the values and what they leave, each multiplied, in one go."""
+        graph, block = self._graph, _table_block(weight, fine)
+        if not fine:
+            return _multiply_blocks(graph, values, dense(weight), block, shared=True)
+        both = _multiply_blocks(
+            graph, _split_rows(graph, values, block, weight.shape[1]), dense(weight), block, shared=True
+        )
+        return graph.one("Add", *graph.node("Split", [both], 2, axis=0, num_outputs=2))
 
     def experts(self, values: str, marks: str, weights: ExpertWeights) -> str:
         return multiply_blocks(self._graph, values, marks, weights, bits=8)
@@ -98,7 +111,7 @@ class Q8(_BlockTable):
     """8-bit weights in blocks with a scale each, nearly lossless."""
 
     def multiply(self, rows: Rows, weight: Tensor) -> str:
-        return _multiply_blocks(self._graph, rows.values, dense(weight))
+        return _multiply_blocks(self._graph, rows.values, dense(weight), block_of(weight.shape[1]))
 
 
 class Int8(_BlockTable):
@@ -167,8 +180,22 @@ def _centred(blocks: Q4) -> bool:
     return bool(np.array_equal(blocks.low, np.float32(-8) * blocks.scale))
 
 
-def _multiply_blocks(graph: Graph, values: str, weight: Floats, *, shared: bool = False) -> str:
-    block = block_of(weight.shape[1])
+def _table_block(weight: Tensor, fine: bool) -> int:
+    """GGUF's own blocks of 8 bits are as wide as the fine ones, so they stay exactly as they are."""
+    return min(block_of(weight.shape[1]), _FINE_BLOCK) if fine else block_of(weight.shape[1])
+
+
+def _split_rows(graph: Graph, values: str, block: int, width: int) -> str:
+    """[R, width] → [2 R, width]: first what the kernel's 8 bits per block will keep of each row, then what is left."""
+    blocks = graph.one("Reshape", values, graph.integers(-1, block))
+    largest = graph.one("ReduceMax", graph.one("Abs", blocks), graph.integers(-1), keepdims=1)
+    scale = graph.one("Div", graph.one("Max", largest, graph.number(_TINY)), graph.number(127))
+    kept = graph.one("Mul", graph.one("Round", graph.one("Div", blocks, scale)), scale)
+    both = graph.one("Concat", kept, graph.one("Sub", blocks, kept), axis=0)
+    return graph.one("Reshape", both, graph.integers(-1, width))
+
+
+def _multiply_blocks(graph: Graph, values: str, weight: Floats, block: int, *, shared: bool = False) -> str:
     codes, scale = quantize_blocks(weight, block)
     return graph.one(
         "MatMulNBits",

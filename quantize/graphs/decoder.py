@@ -48,13 +48,14 @@ class _Writer:
             graph.input(name, kind, shape)
         graph.output("logits", FLOAT, ["R", checkpoint.setting("vocab_size")])
         embedded = checkpoint.tensor("model.embed_tokens.weight")
-        stream = self._lowering.table("input_ids", embedded)
+        stream = self._lowering.table("input_ids", embedded, fine=design.fine_head)
         if design.embedding_scale != 1:
             stream = graph.one("Mul", stream, graph.number(design.embedding_scale))
         normed = self._norm(stream, "model.layers.0.input_layernorm")
         for place, layer in enumerate(design.layers):
             normed, stream = self._write_layer(place, layer, normed, stream)
-        logits = self._lowering.head(normed, embedded if design.tied else checkpoint.tensor("lm_head.weight"))
+        head = embedded if design.tied else checkpoint.tensor("lm_head.weight")
+        logits = self._lowering.head(normed, head, fine=design.fine_head)
         graph.node("Identity", [logits], ["logits"])
         checkpoint.refuse_unread([*_NEEDLESS, _TIED_HEAD] if design.tied else _NEEDLESS)
 

@@ -40,6 +40,7 @@ class Design:
     epsilon: float
     score_scale: float  # of query · key
     tied: bool  # the head is the embedding table
+    fine_head: bool  # what goes into the head has single numbers hundreds of times the others: 8 bits lose too much
     biases: bool  # on queries, keys and values
     head_norms: bool  # every query and key head is normalised before it turns
     outer_norms: bool  # attention and feed-forward are normalised again before they are added to the stream
@@ -107,6 +108,7 @@ def read_design(checkpoint: Checkpoint) -> Design:
         epsilon=setting("rms_norm_eps"),
         score_scale=float(scalar**-0.5),
         tied=checkpoint.config.get("tie_word_embeddings", family.tied),
+        fine_head=family.gemma,
         biases=family.biases,
         head_norms=family.head_norms,
         outer_norms=family.gemma,

@@ -5,6 +5,7 @@ import pytest
 
 from quantize.graphs.parts import FLOAT, INT64, Graph, WeightsFile
 from quantize.lower import LOWERINGS
+from quantize.rounding import quantize_blocks
 from quantize.running import open_session
 from quantize.sources.checkpoint import Q4, Floats, Tensor
 
@@ -61,6 +62,29 @@ def test_each_row_s_product_is_the_same_whatever_its_neighbours(lane: str, tmp_p
     together = multiply(tmp_path, lane, weight, values)
     alone = np.concatenate([multiply(tmp_path, lane, weight, values[row : row + 1]) for row in range(5)])
     assert np.allclose(together, alone, rtol=1e-5, atol=1e-5 * np.abs(alone).max(axis=1).min())
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_fine_head_bears_a_number_a_thousand_times_the_others(lane: str, tmp_path: Path) -> None:
+    weight, values = random_matrix(96, 128), random_matrix(4, 128, seed=1)
+    values[:2, 70] = 2000
+    errors = {}
+    for fine in (False, True):
+        with WeightsFile(tmp_path / "shared") as shared, WeightsFile(tmp_path / "own") as own:
+            graph = Graph("head", shared, own)
+            graph.input("x", FLOAT, ["R", 128])
+            graph.output("y", FLOAT, ["R", 96])
+            graph.node("Identity", [LOWERINGS[lane](graph).head("x", weight, fine=fine)], ["y"])
+            graph.save(tmp_path / "graph.onnx")
+        session = open_session(tmp_path / "graph.onnx", 1)
+        logits = session.run(None, {"x": values})[0]
+        assert session.run(None, {"x": values[:0]})[0].shape == (0, 96)
+        # What the large number itself adds carries the weights' own rounding, so it is left out of the comparison.
+        codes, scale = quantize_blocks(weight, 32 if fine else 64)
+        kept = ((codes.astype(np.float32) - 128) * scale[:, :, None]).reshape(weight.shape)
+        errors[fine] = np.abs(logits - values @ (weight if lane == "fp32" else kept).T).max()
+    assert errors[True] < (0.1 if lane != "fp32" else 1e-2)
+    assert lane == "fp32" or errors[False] > 10 * errors[True]
 
 
 @pytest.mark.parametrize("lane", LANES)
