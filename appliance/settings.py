@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from appliance.engine.settings import EngineSettings, physical_cores
+from appliance.engine.settings import EngineSettings, physical_cores, share_of_memory
 from appliance.expected import OperatorError
 from sync.reach import check_node_url
 
@@ -82,12 +82,36 @@ class Settings:
     )
     stop_s: int = field(default=10, metadata=_whole(0, 600, "Seconds running streams get to end when the box stops."))
     threads: int = field(default=0, metadata=_whole(0, 256, "Threads of one matmul; 0 takes the physical cores."))
-    slots: int = field(default=8, metadata=_whole(1, 64, "Sequences generated side by side, per decoder."))
+    slots: int = field(
+        default=16,
+        metadata=_whole(
+            1, 64, "Sequences held, per decoder: those under way, and finished ones that others may go on."
+        ),
+    )
+    cache_mib: int = field(
+        default=0,
+        metadata=_whole(
+            0,
+            1 << 20,
+            "MiB for keys and values, per decoder; a call waits until its share is free. 0 takes a quarter of the "
+            "machine's memory, 2048 at most.",
+        ),
+    )
+    share_prefixes: int = field(
+        default=0,
+        metadata=_whole(
+            0, 1, "1 lets prompts of different keys share what they begin with: faster, but a caller can find out."
+        ),
+    )
+    lane: str = field(
+        default="auto",
+        metadata=_any("Which lane of a package serves, where it has one of this name; auto takes the fastest."),
+    )
     queue: int = field(
         default=32, metadata=_whole(0, 4096, "Calls that may wait for the engine, per model, before 503.")
     )
     context_tokens: int = field(
-        default=2048, metadata=_whole(16, 131_072, "Longest prompt plus answer, where the model itself allows it.")
+        default=8192, metadata=_whole(16, 131_072, "Longest prompt plus answer, where the model itself allows it.")
     )
     prefill_tokens: int = field(default=128, metadata=_whole(1, 8192, "Prompt tokens taken in one step."))
     batch_tokens: int = field(default=1024, metadata=_whole(16, 65_536, "Padded tokens of one encoder batch."))
@@ -117,6 +141,10 @@ class Settings:
         return EngineSettings(
             threads=self.threads or physical_cores(),
             slots=self.slots,
+            cache_bytes=self.cache_mib << 20 or share_of_memory(),
+            share_prefixes=bool(self.share_prefixes),
+            lane=self.lane,
+            trials=str(self.state / "lanes.json"),
             queue=self.queue,
             context_tokens=self.context_tokens,
             prefill_tokens=self.prefill_tokens,

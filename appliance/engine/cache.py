@@ -1,38 +1,11 @@
 """The key/value cache: a fixed number of slots, each the rows of one sequence in every layer's buffers."""
 
-import heapq
 import mmap
-from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-def keep(_slot: int) -> None:
-    """Nothing to do when a slot is released."""
-
-
-class Slots:
-    """Hands out slot numbers, the lowest free one first: sequences side by side make the smallest batch."""
-
-    def __init__(self, count: int, on_release: Callable[[int], None] = keep) -> None:
-        self.count = count
-        self._on_release = on_release
-        self._free = list(range(count))
-
-    @property
-    def free(self) -> int:
-        return len(self._free)
-
-    def allocate(self) -> int:
-        """Raises IndexError when none is free."""
-        return heapq.heappop(self._free)
-
-    def release(self, slot: int) -> None:
-        assert 0 <= slot < self.count and slot not in self._free
-        self._on_release(slot)
-        heapq.heappush(self._free, slot)
 
 
 @dataclass(frozen=True)
@@ -57,22 +30,42 @@ class Cache:
         self.slots = slots
         self.tile = tile
         self._maps: list[mmap.mmap] = []
-        self._slot_bytes = kv_heads * tiles * tile.bytes
-        shape = (slots, kv_heads, tiles, tile.bytes)
+        self._shape = (slots, kv_heads, tiles, tile.bytes)
         self.buffers: dict[str, NDArray[np.uint8]] = {
-            f"{layer}.{part}": self._map(shape) for layer in range(layers) for part in ("key", "value")
+            f"{layer}.{part}": self._map() for layer in range(layers) for part in ("key", "value")
         }
 
-    def forget(self, slot: int) -> None:
-        """Give the slot's memory back. What a finished conversation left there is gone, but for parts of pages."""
-        start = -(-slot * self._slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (slot + 1) * self._slot_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+    @property
+    def bytes_per_token(self) -> int:
+        """Of all layers, keys and values; a part of a tile counts as its share."""
+        _, kv_heads, _, size = self._shape
+        return -(-len(self.buffers) * kv_heads * size // self.tile.tokens)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """The rows of the first `tokens` tokens of one slot into another."""
+        tiles = -(-tokens // self.tile.tokens)
+        for buffer in self.buffers.values():
+            buffer[target, :, :tiles] = buffer[source, :, :tiles]
+
+    def forget(self, slot: int, keep: int = 0) -> None:
+        """Give memory back: all of the slot's rows but those of the first `keep` tokens and parts of pages."""
+        _, kv_heads, tiles, size = self._shape
+        kept, head_bytes = -(-keep // self.tile.tokens) * size, tiles * size
+        if not kept:
+            self._give_back(slot * kv_heads * head_bytes, (slot + 1) * kv_heads * head_bytes)
+            return
+        for head in range(slot * kv_heads, (slot + 1) * kv_heads):
+            self._give_back(head * head_bytes + kept, (head + 1) * head_bytes)
+
+    def _give_back(self, start: int, end: int) -> None:
+        """The whole pages of that stretch, in every buffer."""
+        start, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
             for buffer in self._maps:
                 buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
 
-    def _map(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        buffer = mmap.mmap(-1, shape[0] * self._slot_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def _map(self) -> NDArray[np.uint8]:
+        buffer = mmap.mmap(-1, prod(self._shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         buffer.madvise(mmap.MADV_NOHUGEPAGE)
         self._maps.append(buffer)
-        return np.frombuffer(buffer, dtype=np.uint8).reshape(shape)
+        return np.frombuffer(buffer, dtype=np.uint8).reshape(self._shape)

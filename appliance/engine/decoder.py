@@ -13,14 +13,25 @@ from numpy.typing import NDArray
 
 from appliance.engine.cache import Cache, Tile
 
+WANTED_MAX = 9  # logits of one row: after its last certain token, and after each guess.
+
 
 @dataclass(frozen=True)
 class Row:
-    """New `tokens` (at least one) of the sequence in `slot`, which has `start` tokens in the cache already."""
+    """New `tokens` (at least one) of the sequence in `slot`, which has `start` tokens in the cache already.
+
+    `wanted`: after how many of its last tokens logits are needed.
+    """
 
     slot: int
     tokens: Sequence[int]
     start: int
+    wanted: int = 1
+
+
+def wanted_places(rows: Sequence[Row], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where, among the tokens of a step, those stand whose logits are needed; `ends`: where each row ends."""
+    return np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)])
 
 
 def plain_tile(head_dim: int) -> Tile:
@@ -29,21 +40,25 @@ def plain_tile(head_dim: int) -> Tile:
 
 
 class Decoder:
+    mixes = (
+        False  # Kernels round otherwise for another number of tokens: prompts are cut at fixed places and run alone.
+    )
+
     def __init__(self, session: ort.InferenceSession, cache: Cache, vocab: int) -> None:
         self._session = session
         self._cache = cache
         self._capacity = np.array(cache.capacity, dtype=np.int32)
-        self._logits = np.empty((cache.slots, vocab), dtype=np.float32)
+        self._logits = np.empty((cache.slots * WANTED_MAX, vocab), dtype=np.float32)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
 
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Logits float32 [rows, vocab] after each row's last token, valid until the next run. One row per slot."""
+        """Logits float32 [all that is wanted, vocab] in the order of rows, valid until the next run. One row per slot."""
         low = min(row.slot for row in rows)
         high = max(row.slot for row in rows) + 1
         binding = self._binding(low, high)
         for name, value in self._inputs(rows, low, high - low).items():
             binding.bind_cpu_input(name, value)
-        logits = self._logits[: len(rows)]
+        logits = self._logits[: sum(row.wanted for row in rows)]
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self._session.run_with_iobinding(binding)
         return logits
@@ -55,7 +70,7 @@ class Decoder:
         ids = np.empty(total, dtype=np.int64)
         pack = np.empty(total, dtype=np.int64)
         unpack = np.zeros((batch, longest), dtype=np.int64)
-        last = np.empty(len(rows), dtype=np.int64)
+        ends = np.empty(len(rows), dtype=np.int64)
         fresh = np.zeros(batch, dtype=np.int32)
         length = np.zeros(batch, dtype=np.int32)
         at = 0
@@ -68,12 +83,12 @@ class Decoder:
             fresh[line] = count
             length[line] = row.start + count - 1
             at += count
-            last[place] = at - 1
+            ends[place] = at
         return {
             "input_ids": ids,
             "unpack_idx": unpack,
             "pack_idx": pack,
-            "logit_idx": last,
+            "logit_idx": wanted_places(rows, ends),
             "query_seqlens": fresh,
             "seqlens_k": length,
             "total_sequence_length": self._capacity,

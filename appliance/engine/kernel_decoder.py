@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.engine.cache import Cache, Tile
-from appliance.engine.decoder import Row
+from appliance.engine.decoder import WANTED_MAX, Row, wanted_places
 from kernels.packing import TILE_TOKENS, tile_bytes
 
 
@@ -19,28 +19,30 @@ def kernel_tile(head_dim: int) -> Tile:
 
 
 class KernelDecoder:
+    mixes = True  # Any rows may run together, cut anywhere.
+
     def __init__(self, session: ort.InferenceSession, cache: Cache, vocab: int) -> None:
         self._session = session
         self._cache = cache  # Its memory is bound below.
-        self._logits = np.empty((cache.slots, vocab), dtype=np.float32)
+        self._logits = np.empty((cache.slots * WANTED_MAX, vocab), dtype=np.float32)
         self._binding = session.io_binding()  # Kept, because binding every layer anew costs time.
         for name, buffer in cache.buffers.items():
             for bind, port in ((self._binding.bind_input, "past_key_values"), (self._binding.bind_output, "present")):
                 bind(f"{port}.{name}", "cpu", 0, np.uint8, buffer.shape, buffer.ctypes.data)
 
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Logits float32 [rows, vocab] after each row's last token, valid until the next run. One row per slot."""
+        """Logits float32 [all that is wanted, vocab] in the order of rows, valid until the next run. One row per slot."""
         counts = np.array([len(row.tokens) for row in rows], dtype=np.int32)
         ends = counts.cumsum(dtype=np.int32)
         slots, starts = (np.array([getattr(row, name) for row in rows], dtype=np.int32) for name in ("slot", "start"))
         inputs: dict[str, NDArray[np.int32] | NDArray[np.int64]] = {
             "input_ids": np.array([token for row in rows for token in row.tokens], dtype=np.int64),
             "sequences": np.stack([slots, starts, counts, ends - counts], axis=1),
-            "logit_idx": ends.astype(np.int64) - 1,
+            "logit_idx": wanted_places(rows, ends.astype(np.int64)),
         }
         for name, value in inputs.items():
             self._binding.bind_cpu_input(name, value)
-        logits = self._logits[: len(rows)]
+        logits = self._logits[: sum(row.wanted for row in rows)]
         self._binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self._session.run_with_iobinding(self._binding)
         return logits

@@ -6,19 +6,17 @@ lane it is depends on the machine alone; every lane in a package has passed its 
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from appliance.engine.cache import Cache
 from appliance.engine.decoder import Decoder, Row, plain_tile
 from appliance.engine.kernel_decoder import KernelDecoder, kernel_tile
+from appliance.engine.scheduler import Steps
 from appliance.engine.session import open_session
 from appliance.engine.settings import EngineSettings
 from kernels.library import NoLibrary, find_library
@@ -34,10 +32,6 @@ _KEPT = TypeAdapter(dict[str, dict[str, float]])
 
 class NoLane(Exception):
     """No lane of the package can run on this machine as it is set up. The message says why."""
-
-
-class Steps(Protocol):
-    def run(self, rows: Sequence[Row]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.answer import Answer, Characters
-from appliance.engine.cache import Slots
 from appliance.engine.chat import ChatTemplate
 from appliance.engine.decoder import Row
 from appliance.engine.encoder import Batcher, Embedding, Encoder
-from appliance.engine.lanes import Steps, open_fastest
+from appliance.engine.lanes import open_fastest
+from appliance.engine.prefixes import Prefixes
 from appliance.engine.protocol import (
     EmbedRequest,
     GenerateRequest,
@@ -22,7 +22,7 @@ from appliance.engine.protocol import (
     UnknownModel,
 )
 from appliance.engine.sampling import Sampler, fresh_seed
-from appliance.engine.scheduler import Generation, Scheduler
+from appliance.engine.scheduler import Generation, Scheduler, Steps
 from appliance.engine.session import open_session
 from appliance.engine.settings import EngineSettings
 from appliance.engine.tokens import Tokenizers
@@ -68,7 +68,9 @@ class ServedDecoder:
         self._test(manifest, lane.decoder, settings.prefill_tokens)
         for slot in range(settings.slots):
             lane.cache.forget(slot)
-        self.stepper = Scheduler(lane.decoder, Slots(settings.slots, lane.cache.forget), settings.prefill_tokens)
+        step = 1 if lane.decoder.mixes else settings.prefill_tokens
+        self._prefixes = Prefixes(lane.cache, settings.cache_bytes, step, apart=not settings.share_prefixes)
+        self.stepper = Scheduler(lane.decoder, self._prefixes, settings.prefill_tokens)
 
     def prepare(self, call: int, request: GenerateRequest) -> Generation:
         """Raises TooLong, InvalidRequest, UnknownModel."""
@@ -83,6 +85,9 @@ class ServedDecoder:
         limit = room if request.max_tokens is None else request.max_tokens
         if limit > room:
             raise TooLong(f"after the {len(prompt)} tokens given, at most {room} fit: ask for fewer", "max_tokens")
+        if len(prompt) + limit > self._prefixes.tokens_max:
+            most = self._prefixes.tokens_max - len(prompt)
+            raise TooLong(f"the memory for the cache holds {most} tokens after these: ask for fewer", "max_tokens")
         context = () if request.messages else prompt[-CONTEXT_OF_PROMPT:]
         return Generation(
             call,
@@ -91,6 +96,7 @@ class ServedDecoder:
             Sampler(request.sampling, fresh_seed()),
             Answer(Characters(self._tokens.decode, context), request.stop),
             self._stop_tokens,
+            request.owner,
         )
 
     def _encode(self, request: GenerateRequest, room: int) -> list[int] | None:

@@ -17,18 +17,28 @@ def physical_cores(cpus: Path = CPUS) -> int:
     return len(cores)
 
 
+def share_of_memory(pages: int | None = None) -> int:
+    """A quarter of the machine's memory, 2 GiB at most. `pages`: how many it has, if not this machine's."""
+    pages = os.sysconf("SC_PHYS_PAGES") if pages is None else pages
+    return min(pages * os.sysconf("SC_PAGE_SIZE") // 4, 2 << 30)
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """What the engine may use. Every field is a bound, and each is enforced in the child."""
 
     threads: int = field(default_factory=physical_cores)
     """Threads of one matmul; more than the physical cores only slows it down."""
-    slots: int = 8
-    """Sequences generated side by side, per decoder."""
+    slots: int = 16
+    """Sequences whose keys and values are held, per decoder: those under way, and finished ones that others may go on."""
+    cache_bytes: int = field(default_factory=share_of_memory)
+    """Memory for keys and values, per decoder. A call waits until all that it may need is free."""
+    share_prefixes: bool = False
+    """Whether prompts of different keys may share what they begin with: faster, but a caller can find out by the time."""
     queue: int = 32
     """Calls that may wait, per model, before the next one is refused as `Overloaded`."""
-    context_tokens: int = 2048
-    """Longest prompt plus answer; a model with a shorter context keeps its own. The cache grows to slots times this."""
+    context_tokens: int = 8192
+    """Longest prompt plus answer; a model with a shorter context keeps its own."""
     prefill_tokens: int = 128
     """Prompt tokens taken in one step: what a long prompt may delay everybody else by."""
     batch_tokens: int = 1024

@@ -1,35 +1,7 @@
+import numpy as np
 import pytest
 
-from appliance.engine.cache import Cache, Slots, Tile
-
-
-def test_the_lowest_free_slot_is_taken_first() -> None:
-    slots = Slots(3)
-    assert [slots.allocate() for _ in range(3)] == [0, 1, 2]
-    slots.release(1)
-    slots.release(0)
-    assert [slots.allocate(), slots.allocate()] == [0, 1]
-
-
-def test_there_are_no_more_slots_than_there_are() -> None:
-    slots = Slots(1)
-    slots.allocate()
-    assert slots.free == 0
-    with pytest.raises(IndexError):
-        slots.allocate()
-
-
-@pytest.mark.parametrize("slot", [0, 1, -1])
-def test_a_slot_that_is_not_taken_cannot_be_released(slot: int) -> None:
-    with pytest.raises(AssertionError):
-        Slots(1).release(slot)
-
-
-def test_who_cares_hears_of_a_slot_that_is_released() -> None:
-    released: list[int] = []
-    slots = Slots(2, released.append)
-    slots.release(slots.allocate())
-    assert released == [0]
+from appliance.engine.cache import Cache, Tile
 
 
 def test_a_forgotten_slot_is_empty_and_its_neighbours_are_as_they_were() -> None:
@@ -57,3 +29,20 @@ def test_a_cache_has_a_buffer_for_keys_and_values_of_each_layer() -> None:
     cache = Cache(layers=2, slots=3, kv_heads=4, capacity=50, tile=Tile(16, 7))
     assert sorted(cache.buffers) == ["0.key", "0.value", "1.key", "1.value"]
     assert {buffer.shape for buffer in cache.buffers.values()} == {(3, 4, 4, 7)}
+
+
+def test_the_first_tokens_can_be_copied_and_kept() -> None:
+    cache = Cache(layers=1, slots=3, kv_heads=2, capacity=256, tile=Tile(16, 1024))  # 4 tiles a page
+    for buffer in cache.buffers.values():
+        buffer[:] = np.arange(3, dtype=np.uint8)[:, None, None, None] + 1
+    cache.copy(0, 1, tokens=17)
+    cache.forget(2, keep=65)
+    for buffer in cache.buffers.values():
+        assert (buffer[1, :, :2] == 1).all()
+        assert (buffer[1, :, 2:] == 2).all()
+        assert (buffer[2, :, :5] == 3).all()
+        assert (buffer[2, :, 8:] == 0).all()  # The pages that hold nothing of the first 65 tokens.
+
+
+def test_a_token_s_share_of_memory_is_told() -> None:
+    assert Cache(layers=30, slots=1, kv_heads=3, capacity=16, tile=Tile(16, 1088)).bytes_per_token == 30 * 2 * 3 * 68
