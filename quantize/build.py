@@ -1,8 +1,9 @@
 """From a recipe to a folder of package files: fetch, read, lower, measure, describe."""
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,9 @@ from tokenizers import Tokenizer
 from models.manifest import MANIFEST_FILE, Chat, Geometry, Lane, Manifest, SelfTest, list_faults, write_manifest
 from quantize.card import print_card, write_card
 from quantize.gate import WINDOW_TOKENS, Score, judge, score_decoder, score_encoder
-from quantize.graphs.bert import build_bert
-from quantize.graphs.decoder import build_decoder
 from quantize.graphs.families import head_size
 from quantize.graphs.parts import Graph, WeightsFile
-from quantize.lower import LOWERINGS, Lowering
+from quantize.lanes import operators_of, shared_weights, write_lane
 from quantize.progress import Progress, ignore_progress
 from quantize.recipe import Recipe, RecipeError
 from quantize.running import Decoder, Encoder
@@ -24,16 +23,10 @@ from quantize.sources.checkpoint import Checkpoint, SourceError
 from quantize.sources.read import Sources, read_source
 from quantize.texts import read_texts
 
-SHARED_WEIGHTS = "model.shared.weights"
 TOKENIZER_FILE = "tokenizer.json"
 SELF_TEST_TOKENS = 8
 _SELF_TEST_CAPACITY = 1024
 _LICENCES = Path(__file__).parent / "licences"
-
-_BUILDERS: Mapping[str, Callable[[Graph, Checkpoint, Lowering], None]] = {
-    "decoder": build_decoder,
-    "encoder": build_bert,
-}
 
 
 def build(recipe: Recipe, out: Path, cache: Path, progress: Progress = ignore_progress, threads: int = 2) -> Path:
@@ -103,13 +96,15 @@ class _Workshop:
             (self.scratch, [lane for lane in lanes if lane not in recipe.shipped]),
             (self.folder, list(recipe.shipped)),
         ):
-            with WeightsFile(folder / SHARED_WEIGHTS) as shared:
+            with contextlib.ExitStack() as stack:
+                names = sorted({shared_weights(lane) for lane in wanted})
+                shared = {name: stack.enter_context(WeightsFile(folder / name)) for name in names}
                 for lane in wanted:
                     self.progress("lowering", len(graphs) / len(lanes))
                     path = folder / f"model.{lane}.onnx"
                     with WeightsFile(folder / f"model.{lane}.weights") as own:
-                        graph = Graph(f"{recipe.name} {lane}", shared, own)
-                        _BUILDERS[recipe.family](graph, self.checkpoint, LOWERINGS[lane](graph))
+                        graph = Graph(f"{recipe.name} {lane}", shared[shared_weights(lane)], own)
+                        write_lane(recipe.family, lane, graph, self.checkpoint)
                         graph.save(path)
                     graphs[lane] = path
         self.progress("lowering", 1.0)
@@ -197,7 +192,10 @@ class _Workshop:
             source="; ".join(source["file"] for source in sources),
             context_tokens=recipe.context_tokens,
             geometry=self._geometry(),
-            lanes={lane: Lane(graph=f"model.{lane}.onnx", weights=self._weights(lane)) for lane in recipe.shipped},
+            lanes={
+                lane: Lane(graph=f"model.{lane}.onnx", weights=self._weights(lane), operators=operators_of(lane))
+                for lane in recipe.shipped
+            },
             default_lane=recipe.default_lane,
             tokenizer=TOKENIZER_FILE,
             bos_token_id=self._bos(),
@@ -218,7 +216,7 @@ class _Workshop:
         )
 
     def _weights(self, lane: str) -> tuple[str, ...]:
-        return (SHARED_WEIGHTS, f"model.{lane}.weights")
+        return (shared_weights(lane), f"model.{lane}.weights")
 
     def _size(self, lane: str) -> int:
         return sum((self.folder / name).stat().st_size for name in (f"model.{lane}.onnx", *self._weights(lane)))
@@ -262,8 +260,8 @@ class _Workshop:
             ]
         else:
             capacity = self._positions_up_to(_SELF_TEST_CAPACITY)
-            decoder = Decoder(graph, self._geometry(), len(prompts), capacity, self.threads)
-            answers = decoder.greedy(prompts, SELF_TEST_TOKENS)
+            decoder = Decoder(graph, self._geometry(), 1, capacity, self.threads)
+            answers = [decoder.greedy([prompt], SELF_TEST_TOKENS)[0] for prompt in prompts]  # alone, as when tested
             tests = [
                 SelfTest(text=text, tokens=tuple(answer))
                 for text, answer in zip(self.recipe.self_test, answers, strict=True)

@@ -11,7 +11,7 @@ from models.manifest import FILE_NAME, Embedding, Language, Line, PackageName, T
 from quantize.sources.wheel import Wheel
 
 Family = Literal["decoder", "encoder"]
-LaneName = Literal["q8", "int8", "q4"]
+LaneName = Literal["k4", "k8", "q8", "int8", "q4"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -130,6 +130,8 @@ class Recipe(_Frozen):
     def _consistent(self) -> Self:
         if self.default_lane not in self.lanes or not self.lanes[self.default_lane].shipped:
             raise ValueError(f"default_lane: lanes.{self.default_lane} must be there and shipped")
+        if self.family == "encoder" and (own := sorted({"k4", "k8"} & self.lanes.keys())):
+            raise ValueError(f"lanes.{own[0]}: our own operators are for decoders; use int8 or q8")
         needed = ("cosine_min",) if self.family == "encoder" else ("agreement_min", "perplexity_rise_max")
         for name, rule in self.lanes.items():
             if given := sorted(rule.model_fields_set - {"shipped", *needed}):

@@ -1,5 +1,6 @@
 """Runs a finished graph just far enough to judge it: logits of a whole text, greedy answers, vectors of texts."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.library import NoLibrary, find_library
+from kernels.packing import TILE_TOKENS, tile_bytes
 from models.manifest import Geometry
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # Read when onnxruntime is imported, so it must stand before.
@@ -15,6 +18,7 @@ import onnxruntime as ort
 
 Ids = Sequence[int]
 Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 
 def open_session(graph: Path, threads: int) -> ort.InferenceSession:
@@ -23,6 +27,8 @@ def open_session(graph: Path, threads: int) -> ort.InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Building shares the machine with whatever else runs there, so threads wait asleep instead of spinning.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with contextlib.suppress(NoLibrary):  # A graph that needs our operators is then refused by name.
+        options.register_custom_ops_library(str(find_library()))
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
@@ -32,10 +38,12 @@ class Decoder:
     def __init__(self, graph: Path, geometry: Geometry, rows: int, capacity: int, threads: int = 2) -> None:
         self._session = open_session(graph, threads)
         self._layers = geometry.layers
+        self._on_kernels = any(port.name == "sequences" for port in self._session.get_inputs())
         shape = (rows, geometry.kv_heads, capacity, geometry.head_dim)
-        self._cache = [
-            ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in range(2 * geometry.layers)
-        ]
+        if self._on_kernels:
+            shape = (rows, geometry.kv_heads, -(-capacity // TILE_TOKENS), tile_bytes(geometry.head_dim))
+        kind = np.uint8 if self._on_kernels else np.float32
+        self._cache = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, kind)) for _ in range(2 * geometry.layers)]
         self._capacity = capacity
         self._lengths = np.zeros(rows, np.int64)
 
@@ -47,25 +55,34 @@ class Decoder:
         or of those `wanted` (places among all that are brought).
         """
         counts = np.array([len(new) for new in news])
-        width = int(counts.max())
-        unpack = np.zeros((len(news), width), np.int64)
         ends = np.cumsum(counts)
-        for row, (count, end) in enumerate(zip(counts, ends, strict=True)):
-            unpack[row, :count] = np.arange(end - count, end)
-        pack = np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)])
-        self._lengths += counts
         if wanted is None:
             wanted = list(range(ends[-1])) if every else [int(end) - 1 for end in ends[counts > 0]]
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.array([token for new in news for token in new], np.int64),
+            "logit_idx": np.array(wanted, np.int64),
+        }
+        places = self._sequences(counts, ends) if self._on_kernels else self._padding(counts, ends)
+        self._lengths += counts
+        return self._run(feeds | places)
+
+    def _sequences(self, counts: Places, ends: Places) -> dict[str, NDArray[np.generic]]:
+        fields = np.stack([np.arange(len(counts)), self._lengths, counts, ends - counts], axis=1)
+        return {"sequences": fields.astype(np.int32)}
+
+    def _padding(self, counts: Places, ends: Places) -> dict[str, NDArray[np.generic]]:
+        width = int(counts.max())
+        unpack = np.zeros((len(counts), width), np.int64)
+        for row, (count, end) in enumerate(zip(counts, ends, strict=True)):
+            unpack[row, :count] = np.arange(end - count, end)
+        pack = np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)])
+        return {
             "unpack_idx": unpack,
             "pack_idx": pack.astype(np.int64),
-            "logit_idx": np.array(wanted, np.int64),
             "query_seqlens": counts.astype(np.int32),
-            "seqlens_k": np.maximum(self._lengths - 1, 0).astype(np.int32),
+            "seqlens_k": np.maximum(self._lengths + counts - 1, 0).astype(np.int32),
             "total_sequence_length": np.array(self._capacity, np.int32),
         }
-        return self._run(feeds)
 
     def greedy(self, prompts: Sequence[Ids], count: int) -> list[list[int]]:
         """`count` most likely tokens after each prompt, the prompts together in one batch."""

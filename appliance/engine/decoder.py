@@ -52,7 +52,7 @@ class Decoder:
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
 
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Logits float32 [all that is wanted, vocab] in the order of rows, valid until the next run. One row per slot."""
+        """Logits float32 [wanted in all, vocab] in the order of rows, valid until the next run. One row per slot."""
         low = min(row.slot for row in rows)
         high = max(row.slot for row in rows) + 1
         binding = self._binding(low, high)

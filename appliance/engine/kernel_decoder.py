@@ -31,7 +31,7 @@ class KernelDecoder:
                 bind(f"{port}.{name}", "cpu", 0, np.uint8, buffer.shape, buffer.ctypes.data)
 
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Logits float32 [all that is wanted, vocab] in the order of rows, valid until the next run. One row per slot."""
+        """Logits float32 [wanted in all, vocab] in the order of rows, valid until the next run. One row per slot."""
         counts = np.array([len(row.tokens) for row in rows], dtype=np.int32)
         ends = counts.cumsum(dtype=np.int32)
         slots, starts = (np.array([getattr(row, name) for row in rows], dtype=np.int32) for name in ("slot", "start"))

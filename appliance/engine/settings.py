@@ -30,11 +30,11 @@ class EngineSettings:
     threads: int = field(default_factory=physical_cores)
     """Threads of one matmul; more than the physical cores only slows it down."""
     slots: int = 16
-    """Sequences whose keys and values are held, per decoder: those under way, and finished ones that others may go on."""
+    """Sequences held, per decoder: those under way, and finished ones whose rows others may go on from."""
     cache_bytes: int = field(default_factory=share_of_memory)
     """Memory for keys and values, per decoder. A call waits until all that it may need is free."""
     share_prefixes: bool = False
-    """Whether prompts of different keys may share what they begin with: faster, but a caller can find out by the time."""
+    """Whether prompts of different keys may share what they begin with: faster, but a caller can find out."""
     queue: int = 32
     """Calls that may wait, per model, before the next one is refused as `Overloaded`."""
     context_tokens: int = 8192

@@ -25,7 +25,8 @@ static OrtStatus *refuse(const char *operator, const char *reason) {
 enum { RANK_MAX = 4 };
 
 typedef struct {
-    void *data; /* NULL: the input was left out */
+    bool given; /* false: the input was left out */
+    void *data;
     size_t rank;
     int64_t sizes[RANK_MAX];
 } Tensor;
@@ -46,6 +47,7 @@ static Tensor input(OrtContext *context, size_t place) {
     CALL(ORT_DIMENSION_COUNT, OrtStatus *, OrtShape *, size_t *)(shape, &tensor.rank);
     if (tensor.rank <= RANK_MAX) CALL(ORT_DIMENSIONS, OrtStatus *, OrtShape *, int64_t *, size_t)(shape, tensor.sizes, tensor.rank);
     CALL(ORT_RELEASE_SHAPE, void, OrtShape *)(shape);
+    tensor.given = true;
     tensor.data = data_of(value);
     return tensor;
 }
@@ -223,13 +225,13 @@ static OrtStatus *add_norm_quantize(void *given, OrtContext *context) {
     REQUIRE(stream.rank == 2 && stream.sizes[1] % BLOCK == 0 && stream.sizes[1] <= WIDTH_MAX, "the stream must be [T, H] with H a multiple of 32 up to 65536");
     int64_t count = stream.sizes[0], width = stream.sizes[1];
     REQUIRE(is_vector(weight, width), "the weight must be [H]");
-    REQUIRE(!change.data || is_shape2(change, count, width), "the change must be as large as the stream");
-    REQUIRE(!own.data || (change.data && is_vector(own, width)), "the change's weight must be [H]");
+    REQUIRE(!change.given || is_shape2(change, count, width), "the change must be as large as the stream");
+    REQUIRE(!own.given || (change.given && is_vector(own, width)), "the change's weight must be [H]");
     Norms job = {stream.data, weight.data, change.data, own.data, (size_t)width, node->epsilon, NULL, NULL};
     job.rows = output(context, 0, 2, (int64_t[]){count, width / BLOCK * (int64_t)sizeof(RowBlock)});
-    if (change.data) {
+    if (change.given) {
         job.sum = output(context, 1, 2, (int64_t[]){count, width});
-        REQUIRE(job.sum, "with a change, the sum must be taken");
+        REQUIRE(job.sum || !count, "with a change, the sum must be taken");
     }
     share_out(context, norm_rows, &job, (size_t)count, (size_t)(count * width) * 8);
     return NULL;
@@ -262,7 +264,7 @@ static OrtStatus *multiply_blocks(void *given, OrtContext *context) {
     REQUIRE(as_matrix(table, &job.matrix), "the matrix is not in blocks");
     REQUIRE(node->width > ((int64_t)job.matrix.groups - 1) * 16 && node->width <= (int64_t)job.matrix.groups * 16, "the width does not fit the matrix");
     REQUIRE(are_rows(rows, job.matrix.blocks), "the rows do not fit the matrix");
-    REQUIRE(!bias.data || is_vector(bias, node->width), "the bias must be [width]");
+    REQUIRE(!bias.given || is_vector(bias, node->width), "the bias must be [width]");
     job.count = (size_t)rows.sizes[0];
     job.out = output(context, 0, 2, (int64_t[]){rows.sizes[0], node->width});
     share_out(context, multiply_share, &job, job.matrix.groups, effort_of(&job));
@@ -348,8 +350,8 @@ static OrtStatus *cached_attention(void *given, OrtContext *context) {
     REQUIRE(sequences.rank == 2 && sequences.sizes[1] == FIELDS, "sequences must be [B, 4]");
     REQUIRE(keys.rank == 4 && keys.sizes[1] == node->kv_heads && keys.sizes[3] == (int64_t)tile_bytes((size_t)head), "the cache does not fit the heads");
     REQUIRE(values.rank == 4 && !memcmp(keys.sizes, values.sizes, sizeof keys.sizes), "keys and values must be of one shape");
-    REQUIRE(!query_norm.data || is_vector(query_norm, head), "the queries' norm must be [head]");
-    REQUIRE(!key_norm.data || is_vector(key_norm, head), "the keys' norm must be [head]");
+    REQUIRE(!query_norm.given || is_vector(query_norm, head), "the queries' norm must be [head]");
+    REQUIRE(!key_norm.given || is_vector(key_norm, head), "the keys' norm must be [head]");
     int64_t capacity = keys.sizes[2] * TILE_TOKENS < cosines.sizes[0] ? keys.sizes[2] * TILE_TOKENS : cosines.sizes[0];
     int64_t taken = 0, longest = 1, seen = 0;
     const int32_t *fields = sequences.data;

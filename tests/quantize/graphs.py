@@ -1,25 +1,20 @@
 """Writes one lane of a checkpoint into a folder, for tests that run it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from models.manifest import Geometry
-from quantize.graphs.bert import build_bert
-from quantize.graphs.decoder import build_decoder
 from quantize.graphs.parts import Graph, WeightsFile
-from quantize.lower import LOWERINGS, Lowering
+from quantize.lanes import write_lane
 from quantize.running import Decoder, Encoder
 from quantize.sources.checkpoint import Checkpoint
 
 
-def write_lane(
-    folder: Path, checkpoint: Checkpoint, lane: str, builder: Callable[[Graph, Checkpoint, Lowering], None]
-) -> Path:
+def write_graph(folder: Path, checkpoint: Checkpoint, lane: str, family: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{lane}.onnx"
     with WeightsFile(folder / f"{lane}.shared") as shared, WeightsFile(folder / f"{lane}.weights") as own:
         graph = Graph(lane, shared, own)
-        builder(graph, checkpoint, LOWERINGS[lane](graph))
+        write_lane(family, lane, graph, checkpoint)
         graph.save(path)
     return path
 
@@ -37,9 +32,9 @@ def geometry_of(checkpoint: Checkpoint) -> Geometry:
 
 
 def open_decoder(folder: Path, checkpoint: Checkpoint, lane: str, rows: int, capacity: int = 256) -> Decoder:
-    path = write_lane(folder, checkpoint, lane, build_decoder)
+    path = write_graph(folder, checkpoint, lane, "decoder")
     return Decoder(path, geometry_of(checkpoint), rows, capacity)
 
 
 def open_encoder(folder: Path, checkpoint: Checkpoint, lane: str) -> Encoder:
-    return Encoder(write_lane(folder, checkpoint, lane, build_bert))
+    return Encoder(write_graph(folder, checkpoint, lane, "encoder"))

@@ -25,20 +25,51 @@ from tests.quantize.tiny import (
 )
 
 PROMPTS = [[5, 9, 200, 17, 3], [77], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]]
-LANES = sorted(LOWERINGS)
-
-
 FAMILIES = sorted(TINY_DECODERS)
+DENSE = [family for family in FAMILIES if family != "qwen3_moe"]
+LANES = [(family, lane) for family in FAMILIES for lane in sorted(LOWERINGS)]
+KERNEL_LANES = [(family, lane) for family in DENSE for lane in ("k4", "k8")]
 
 
-@pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "lane"), [*LANES, *KERNEL_LANES])
 def test_a_batch_gives_each_prompt_the_answer_it_gets_alone(family: str, lane: str, tmp_path: Path) -> None:
     checkpoint = TINY_DECODERS[family]()
     together = open_decoder(tmp_path / "a", checkpoint, lane, rows=3).greedy(PROMPTS, 12)
     alone = open_decoder(tmp_path / "b", checkpoint, lane, rows=1)
     assert together == [alone.greedy([prompt], 12)[0] for prompt in PROMPTS]
     assert len({tuple(answer) for answer in together}) == 3  # The prompts matter.
+
+
+@pytest.mark.parametrize(("family", "lane"), KERNEL_LANES)
+def test_on_our_own_operators_the_logits_are_near_full_precision(family: str, lane: str, tmp_path: Path) -> None:
+    checkpoint = TINY_DECODERS[family]()
+    ids = [token % VOCAB for token in range(3, 3 * 40, 3)]  # beyond the window
+    full = open_decoder(tmp_path / "full", checkpoint, "fp32", rows=1).step([ids], every=True)
+    found = open_decoder(tmp_path / "own", checkpoint, lane, rows=1).step([ids], every=True)
+    error = np.linalg.norm(found - full, axis=1) / np.linalg.norm(full, axis=1)
+    assert error.mean() < {"k8": 0.06, "k4": 0.35}[lane]  # Random weights are rounded to 4 bits, real ones kept.
+
+
+@pytest.mark.parametrize(("family", "lane"), KERNEL_LANES)
+def test_on_our_own_operators_chunks_and_neighbours_change_no_bit(family: str, lane: str, tmp_path: Path) -> None:
+    decoder = open_decoder(tmp_path, TINY_DECODERS[family](), lane, rows=2)
+    ids = list(range(40))
+    whole = decoder.step([ids, []], every=True)
+    decoder.reset()
+    parts = [decoder.step([ids[:7], [9]], every=True)[:7], decoder.step([ids[7:30], []], every=True)]
+    parts.append(decoder.step([ids[30:], [1, 2]], every=True)[:10])
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize(("changes", "says"), [({"head_dim": 16}, "heads of 16"), ({"head_dim": 288}, "heads of 288")])
+def test_heads_that_our_operators_cannot_attend_are_refused(changes: dict[str, int], says: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=says):
+        open_decoder(tmp_path, tiny_llama(**changes), "k8", rows=1)
+
+
+def test_experts_have_no_operator_of_our_own(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="experts"):
+        open_decoder(tmp_path, tiny_qwen3_moe(), "k8", rows=1)
 
 
 @pytest.mark.parametrize("lane", ["q8", "int8"])
@@ -70,8 +101,7 @@ def test_the_last_token_s_logits_are_those_it_has_among_all(family: str, tmp_pat
     assert np.allclose(decoder.step([[4, 5, 6], [7, 8]]), every[[2, 4]], atol=1e-5)
 
 
-@pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "lane"), [*LANES, *KERNEL_LANES])
 def test_a_step_may_want_no_logits_at_all(family: str, lane: str, tmp_path: Path) -> None:
     decoder = open_decoder(tmp_path, TINY_DECODERS[family](), lane, rows=1)
     whole = decoder.step([[4, 5, 6, 7]])

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 
 from quantize.gate import BelowThreshold, DecoderScore, EncoderScore, judge, score_decoder, score_encoder
-from quantize.graphs.bert import build_bert
-from quantize.graphs.decoder import build_decoder
 from quantize.progress import ignore_progress
 from quantize.recipe import LaneRule
 from quantize.sources.checkpoint import dense
-from tests.quantize.graphs import geometry_of, open_decoder, write_lane
+from tests.quantize.graphs import geometry_of, open_decoder, write_graph
 from tests.quantize.tiny import tiny_bert, tiny_llama
 
 TEXTS = {"en": list(range(200)), "hi": list(range(150, 20, -1))}
@@ -18,8 +16,8 @@ TEXTS = {"en": list(range(200)), "hi": list(range(150, 20, -1))}
 
 def test_a_lane_is_scored_against_full_precision(tmp_path: Path) -> None:
     checkpoint = tiny_llama()
-    graphs = {lane: write_lane(tmp_path, checkpoint, lane, build_decoder) for lane in ("fp32", "q8")}
-    graphs["other"] = write_lane(tmp_path / "other", tiny_llama(seed=1), "fp32", build_decoder)
+    graphs = {lane: write_graph(tmp_path, checkpoint, lane, "decoder") for lane in ("fp32", "q8")}
+    graphs["other"] = write_graph(tmp_path / "other", tiny_llama(seed=1), "fp32", "decoder")
     scores = score_decoder(graphs, geometry_of(checkpoint), TEXTS, ["en", "ta"], threads=1, progress=ignore_progress)
     assert (scores["fp32"].agreement, scores["fp32"].rise) == (1.0, 0.0)
     assert 0.8 < scores["q8"].agreement <= 1.0
@@ -30,7 +28,7 @@ def test_a_lane_is_scored_against_full_precision(tmp_path: Path) -> None:
 
 def test_perplexity_is_the_exponential_of_the_mean_surprise(tmp_path: Path) -> None:
     checkpoint, ids = tiny_llama(), list(range(40, 80))
-    path = write_lane(tmp_path, checkpoint, "fp32", build_decoder)
+    path = write_graph(tmp_path, checkpoint, "fp32", "decoder")
     scores = score_decoder(
         {"fp32": path}, geometry_of(checkpoint), {"en": ids}, ["en"], threads=1, progress=ignore_progress
     )
@@ -46,8 +44,8 @@ def test_the_language_that_loses_most_counts(tmp_path: Path) -> None:
     table = np.array(dense(checkpoint.tensors["model.embed_tokens.weight"]))
     table[128:] = 0
     other = replace(checkpoint, tensors={**checkpoint.tensors, "model.embed_tokens.weight": table})
-    graphs = {"fp32": write_lane(tmp_path, checkpoint, "fp32", build_decoder)}
-    graphs["q8"] = write_lane(tmp_path / "other", other, "fp32", build_decoder)
+    graphs = {"fp32": write_graph(tmp_path, checkpoint, "fp32", "decoder")}
+    graphs["q8"] = write_graph(tmp_path / "other", other, "fp32", "decoder")
     texts = {"en": [*range(128)] * 8, "hi": [*range(128, 256)]}
 
     def score(*claimed: str) -> DecoderScore:
@@ -72,8 +70,8 @@ def test_a_lane_that_gives_no_number_in_any_language_does_not_pass(tmp_path: Pat
         config={**checkpoint.config, **untied},
         tensors={**checkpoint.tensors, **head, "model.embed_tokens.weight": table},
     )
-    graphs = {"fp32": write_lane(tmp_path, checkpoint, "fp32", build_decoder)}
-    graphs["q8"] = write_lane(tmp_path / "other", other, "fp32", build_decoder)
+    graphs = {"fp32": write_graph(tmp_path, checkpoint, "fp32", "decoder")}
+    graphs["q8"] = write_graph(tmp_path / "other", other, "fp32", "decoder")
     texts = {"en": [*range(128)], "hi": [*range(128, 256)]}
     scores = score_decoder(graphs, geometry_of(checkpoint), texts, ["en", "hi"], threads=1, progress=ignore_progress)
     assert np.isfinite(scores["q8"].perplexity["en"])
@@ -86,7 +84,7 @@ def test_a_lane_that_gives_no_number_in_any_language_does_not_pass(tmp_path: Pat
 
 def test_every_window_begins_as_the_model_s_texts_do(tmp_path: Path) -> None:
     checkpoint, ids = tiny_llama(), list(range(200))
-    path = write_lane(tmp_path, checkpoint, "fp32", build_decoder)
+    path = write_graph(tmp_path, checkpoint, "fp32", "decoder")
     scores = score_decoder(
         {"fp32": path}, geometry_of(checkpoint), {"en": ids}, ["en"], start=[257], threads=1, progress=ignore_progress
     )
@@ -99,8 +97,8 @@ def test_every_window_begins_as_the_model_s_texts_do(tmp_path: Path) -> None:
 
 
 def test_an_encoder_s_lane_is_scored_by_cosine(tmp_path: Path) -> None:
-    graphs = {lane: write_lane(tmp_path, tiny_bert(), lane, build_bert) for lane in ("fp32", "int8")}
-    graphs["other"] = write_lane(tmp_path / "other", tiny_bert(seed=1), "fp32", build_bert)
+    graphs = {lane: write_graph(tmp_path, tiny_bert(), lane, "encoder") for lane in ("fp32", "int8")}
+    graphs["other"] = write_graph(tmp_path / "other", tiny_bert(seed=1), "fp32", "encoder")
     scores = score_encoder(graphs, [[1, 2, 3], [4, 5], [6] * 30] * 7, 1, ignore_progress)
     assert scores["fp32"].cosine_min == pytest.approx(1.0, abs=1e-5)
     assert 0.99 < scores["int8"].cosine_min <= scores["int8"].cosine_mean

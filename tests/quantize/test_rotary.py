@@ -3,8 +3,9 @@ import pytest
 
 from quantize.graphs.rotary import read_turns, rotary_tables
 from quantize.sources.checkpoint import SourceError
-from tests.quantize.tiny import HEAD_DIM, tiny_gemma3, tiny_llama
+from tests.quantize.tiny import tiny_gemma3, tiny_llama
 
+HEAD_DIM = 16
 PLAIN = read_turns(tiny_llama(), HEAD_DIM)
 
 

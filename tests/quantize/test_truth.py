@@ -12,13 +12,12 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from models.manifest import read_manifest
 from quantize.gate import WINDOW_TOKENS
-from quantize.graphs.decoder import build_decoder
 from quantize.running import Decoder, Encoder, Floats
 from quantize.sources.checkpoint import Checkpoint, dense
 from quantize.sources.folder import read_folder
 from quantize.texts import read_texts
 from tests.conftest import Starters
-from tests.quantize.graphs import geometry_of, open_decoder, open_encoder, write_lane
+from tests.quantize.graphs import geometry_of, open_decoder, open_encoder, write_graph
 from tests.quantize.tiny import HEAD_DIM, HEADS, HIDDEN, INNER, KV_HEADS, LAYERS, VOCAB, tiny_tokenizer
 
 E5, SMOL = "multilingual-e5-small", "smollm2-135m-instruct"
@@ -46,7 +45,7 @@ def load(model: Any, checkpoint: Checkpoint) -> Any:
 def lane_of(starters: Starters, lane: str, folder: Path) -> Path:
     """The chat model's graph: out of its package, or written here if the lane is only measured."""
     shipped = starters.package(SMOL) / f"model.{lane}.onnx"
-    return shipped if shipped.is_file() else write_lane(folder, starters.checkpoint(SMOL), lane, build_decoder)
+    return shipped if shipped.is_file() else write_graph(folder, starters.checkpoint(SMOL), lane, "decoder")
 
 
 def torch_vectors(model: Any, texts: list[list[int]]) -> Floats:
@@ -106,7 +105,7 @@ def test_the_decoder_equals_transformers(starters: Starters, tmp_path: Path) -> 
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("lane", ["q8", "q4"])
+@pytest.mark.parametrize("lane", ["k4", "k8", "q8"])
 def test_eight_answers_at_once_equal_eight_alone(lane: str, starters: Starters, tmp_path: Path) -> None:
     package = starters.package(SMOL)
     geometry, graph = read_manifest(package).geometry, lane_of(starters, lane, tmp_path)
@@ -146,7 +145,7 @@ def test_the_card_s_perplexities_are_true(starters: Starters, tmp_path: Path) ->
     model = load(LlamaForCausalLM(LlamaConfig(**checkpoint.config)), checkpoint)
     full = perplexity([torch_logits(model, window) for window in windows])
     assert full == pytest.approx(card["lanes"]["fp32"]["perplexity"]["en"], rel=1e-3)
-    for lane in ("q8", "q4"):
+    for lane in ("k4", "k8", "q8"):
         decoder = Decoder(lane_of(starters, lane, tmp_path), read_manifest(package).geometry, 1, WINDOW_TOKENS)
         logits = []
         for window in windows:

@@ -13,7 +13,7 @@ from quantize.sources.bpe import bpe_tokenizer
 from quantize.sources.checkpoint import Checkpoint, Floats, Tensor, dense
 
 VOCAB = 258
-HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INNER, LAYERS, POSITIONS = 4, 2, 16, 64, 96, 2, 1024
+HEADS, KV_HEADS, HEAD_DIM, HIDDEN, INNER, LAYERS, POSITIONS = 4, 2, 32, 64, 96, 2, 1024
 EXPERTS, WINDOW = 6, 8
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<end>{% endfor %}"
 
