@@ -12,8 +12,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.engine.cache import Cache, Tile
+from appliance.engine.lookup import GUESSES_MAX
 
-WANTED_MAX = 9  # logits of one row: after its last certain token, and after each guess.
+WANTED_MAX = 1 + GUESSES_MAX  # logits of one row: after its last certain token, and after each guess.
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,6 @@ from appliance.engine.sampling import Sampler
 
 Events = list[tuple[int, GenerateEvent | EngineUnavailable]]
 
-# What one more row costs a step, as a share of the step itself: measured with SmolLM2-135M on two cores (4 ms for one
-# row, 15 ms for 16). A guess is worth its row if it is right likelier than the row is dear.
-ROW_COST = 0.2
-
 
 class Steps(Protocol):
     """What the scheduler needs of a decoder."""
@@ -134,9 +130,8 @@ class Scheduler:
         """The last token that was drawn, and guesses at those after it."""
         guesses: list[int] = []
         if generation.lookup is not None:
-            rows = len(self._answering)
-            least = ROW_COST * rows / (1 + ROW_COST * rows)
-            guesses = generation.lookup.guess(least, generation.limit - len(generation.made) - 1)
+            most = generation.limit - len(generation.made) - 1
+            guesses = generation.lookup.guess(len(self._answering), most)
         return Row(generation.slot, [generation.made[-1], *guesses], generation.cached, 1 + len(guesses))
 
     def _prompt_rows(self) -> Iterator[tuple[Generation, Row]]:
