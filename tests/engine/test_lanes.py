@@ -8,7 +8,7 @@ import pytest
 
 from appliance.engine import lanes
 from appliance.engine.decoder import Row
-from appliance.engine.lanes import NoLane, Trials, open_fastest, usable_lanes
+from appliance.engine.lanes import NoLane, Trials, lanes_by_speed, usable_lanes
 from appliance.engine.settings import EngineSettings
 from kernels.library import NoLibrary
 from models.manifest import Geometry, Lane, Manifest, read_manifest
@@ -60,7 +60,7 @@ def test_on_another_provider_our_operators_do_not_run(manifest: Manifest) -> Non
 
 
 def opened(folder: Path, manifest: Manifest, settings: EngineSettings, **changes: Any) -> str:
-    return open_fastest(folder, DIGEST, manifest, settings, **changes).name
+    return lanes_by_speed(folder, DIGEST, manifest, settings, **changes)[0]
 
 
 def test_the_fastest_is_found_once_and_kept(
