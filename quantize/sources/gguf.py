@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from quantize.sources.bpe import bpe_tokenizer
 from quantize.sources.checkpoint import Q4, Q4_BLOCK, Checkpoint, SourceError, Tensor, dense
-from quantize.sources.gguf_names import ROPE_FREQUENCIES, read_config, rename_tensor
+from quantize.sources.gguf_file import Stored, open_gguf
+from quantize.sources.gguf_names import ROPE_FREQUENCIES, Get, read_config, rename_tensor
 from quantize.sources.pieces import piece_tokenizer
 
 
@@ -21,30 +22,36 @@ def read_gguf(path: Path) -> Checkpoint:
     Tensors stay in the file, which must outlive the checkpoint, and are read anew whenever they are asked for: a model
     need not fit into memory in full precision.
     """
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, IndexError, KeyError) as error:  # What the reader trips over in a file that is cut or no GGUF.
-        raise SourceError(f"{path.name}: not a whole GGUF file ({error})") from None
-    fields = _Fields(reader)
-    stretched = [dequantize(t.data, t.tensor_type) for t in reader.tensors if t.name == ROPE_FREQUENCIES]
-    config = read_config(fields.get, stretched[0] if stretched else None)
-    tensors = _Tensors(fields.get("general.architecture"), config, reader)
+    file = open_gguf(path)
+    get = partial(_get, file.fields)
+    divisors = file.tensors.get(ROPE_FREQUENCIES)
+    config = read_config(get, None if divisors is None else dense(_values(divisors)))
+    tensors = _Tensors(get("general.architecture"), config, file.tensors)
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
-    config["vocab_size"] = fields.count("tokenizer.ggml.tokens")
-    return Checkpoint(config, tensors, _tokenizer(fields), fields.get("tokenizer.chat_template", None))
+    return Checkpoint(config, tensors, _tokenizer(get), get("tokenizer.chat_template", None))
+
+
+_NEEDED = object()
+
+
+def _get(fields: Mapping[str, Any], key: str, default: Any = _NEEDED) -> Any:
+    """A missing key without a default is the file's fault and says so."""
+    if key not in fields and default is _NEEDED:
+        raise SourceError(f"the GGUF file has no metadata {key!r}")
+    return fields.get(key, default)
 
 
 class _Tensors(Mapping[str, Tensor]):
     """By Hugging Face's names."""
 
-    def __init__(self, architecture: str, config: Mapping[str, Any], reader: GGUFReader) -> None:
+    def __init__(self, architecture: str, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
         self._read: dict[str, Callable[[], Tensor]] = {}
-        for tensor in reader.tensors:
-            if tensor.name == ROPE_FREQUENCIES:
+        for own, tensor in stored.items():
+            if own == ROPE_FREQUENCIES:
                 continue
-            name = rename_tensor(architecture, tensor.name)
+            name = rename_tensor(architecture, own)
             if "{}" in name:
-                for expert in range(int(tensor.shape[2])):
+                for expert in range(tensor.shape[0]):
                     self._read[name.format(expert)] = partial(_values, tensor, expert)
             elif architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
                 count = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
@@ -67,37 +74,17 @@ class _Tensors(Mapping[str, Tensor]):
         return len(self._read)
 
 
-class _Fields:
-    """Metadata by key; a missing key without a default is the file's fault and says so."""
-
-    _NEEDED = object()
-
-    def __init__(self, reader: GGUFReader) -> None:
-        self._reader = reader
-
-    def get(self, key: str, default: Any = _NEEDED) -> Any:
-        field = self._reader.get_field(key)
-        if field is not None:
-            return field.contents()
-        if default is self._NEEDED:
-            raise SourceError(f"the GGUF file has no metadata {key!r}")
-        return default
-
-    def count(self, key: str) -> int:
-        """Elements of a list, without reading them all."""
-        field = self._reader.get_field(key)
-        return 0 if field is None else len(field.data)
-
-
-def _values(tensor: ReaderTensor, expert: int | None = None) -> Tensor:
+def _values(tensor: Stored, expert: int | None = None) -> Tensor:
     """One tensor, or one expert's part of one that holds all of a layer's."""
-    kind, data = tensor.tensor_type, tensor.data
-    shape = tuple(int(n) for n in reversed(tensor.shape))
+    kind, raw, shape = tensor.kind, tensor.raw, tensor.shape
     if expert is not None:
-        data, shape = data[expert], shape[1:]
+        raw, shape = raw[expert], shape[1:]
     if kind in {GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1}:
-        return q4_blocks(np.asarray(data).reshape(shape[0], -1), with_low=kind == GGMLQuantizationType.Q4_1)
-    return np.ascontiguousarray(dequantize(data, kind), dtype=np.float32).reshape(shape)
+        return q4_blocks(raw.reshape(shape[0], -1), with_low=kind == GGMLQuantizationType.Q4_1)
+    try:
+        return np.ascontiguousarray(dequantize(raw, kind), dtype=np.float32).reshape(shape)
+    except NotImplementedError:
+        raise SourceError(f"the GGUF file holds a tensor of the kind {kind.name}, which cannot be read") from None
 
 
 def q4_blocks(raw: np.ndarray[Any, np.dtype[np.uint8]], *, with_low: bool) -> Q4:
@@ -117,12 +104,12 @@ def q4_blocks(raw: np.ndarray[Any, np.dtype[np.uint8]], *, with_low: bool) -> Q4
     return Q4(codes, scale, low)
 
 
-def _read_norm(tensor: ReaderTensor) -> Tensor:
+def _read_norm(tensor: Stored) -> Tensor:
     """Of Gemma, whose files keep what a norm multiplies by: one more than what Hugging Face keeps."""
     return dense(_values(tensor)) - np.float32(1)
 
 
-def _read_permuted(tensor: ReaderTensor, heads: int) -> Tensor:
+def _read_permuted(tensor: Stored, heads: int) -> Tensor:
     return _unpermute(_values(tensor), heads)
 
 
@@ -133,14 +120,12 @@ def _unpermute(tensor: Tensor, heads: int) -> Tensor:
     return tensor.take(rows) if isinstance(tensor, Q4) else tensor[rows]
 
 
-def _tokenizer(fields: _Fields) -> str:
-    kind, tokens = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.tokens")
-    kinds = fields.get("tokenizer.ggml.token_type")
+def _tokenizer(get: Get) -> str:
+    kind, tokens = get("tokenizer.ggml.model"), get("tokenizer.ggml.tokens")
+    kinds = get("tokenizer.ggml.token_type")
     if kind == "gpt2":
-        return bpe_tokenizer(
-            tokens, kinds, merges=fields.get("tokenizer.ggml.merges"), splitting=fields.get("tokenizer.ggml.pre")
-        )
+        return bpe_tokenizer(tokens, kinds, merges=get("tokenizer.ggml.merges"), splitting=get("tokenizer.ggml.pre"))
     if kind == "llama":
-        space = fields.get("tokenizer.ggml.add_space_prefix", True)
-        return piece_tokenizer(tokens, kinds, scores=fields.get("tokenizer.ggml.scores"), space_first=space)
+        space = get("tokenizer.ggml.add_space_prefix", True)
+        return piece_tokenizer(tokens, kinds, scores=get("tokenizer.ggml.scores"), space_first=space)
     raise SourceError(f"tokenizer.ggml.model is {kind!r}; only 'gpt2' (byte-level BPE) and 'llama' can be rebuilt")

@@ -88,6 +88,7 @@ def read_config(get: Get, divisors: np.ndarray[Any, Any] | None) -> dict[str, An
         "head_dim": head_dim,
         "max_position_embeddings": own("context_length"),
         "rms_norm_eps": float(np.float32(own("attention.layer_norm_rms_epsilon"))),
+        "vocab_size": len(get("tokenizer.ggml.tokens")),
         "bos_token_id": get("tokenizer.ggml.bos_token_id", None),
         "eos_token_id": get("tokenizer.ggml.eos_token_id"),
     }
