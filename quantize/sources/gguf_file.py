@@ -92,7 +92,7 @@ class _Cursor:
     """Reads fields one after another."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        self._data = memoryview(data)
+        self._data = data.data
         self.at = 0
 
     def take(self, layout: str) -> tuple[Any, ...]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
 from tokenizers import Tokenizer
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from quantize.sources.gguf_file import open_gguf
 from quantize.texts import read_texts
 from tests.conftest import Starters
 from tests.quantize.graphs import open_decoder
@@ -38,9 +38,9 @@ def tokenizer(starters: Starters) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def pieces(starters: Starters) -> Pieces:
-    reader = GGUFReader(starters.source_folder(GEMMA) / FILE)
-    fields = [reader.get_field(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "scores")]
-    return Pieces(*(field.contents() for field in fields if field), space_first=False)
+    fields = open_gguf(starters.source_folder(GEMMA) / FILE).fields
+    tokens, kinds, scores = (fields[f"tokenizer.ggml.{name}"] for name in ("tokens", "token_type", "scores"))
+    return Pieces(tokens, kinds, scores, space_first=False)
 
 
 def test_ids_are_those_of_merging_by_score(tokenizer: Tokenizer, pieces: Pieces, lines: dict[str, list[str]]) -> None:
