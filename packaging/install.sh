@@ -87,11 +87,15 @@ wants="$root/etc/systemd/system/multi-user.target.wants"
 free_kib=$(df -Pk "$root/opt" | awk 'NR == 2 { print $4 }')
 [ "$free_kib" -ge 1500000 ] || fail "$((free_kib / 1024)) MiB free in $root/opt; 1,500 are needed" "free some space"
 
-# A release is named by its version and by what went into it, so the same sources are the same release.
+# The engine's own operators are compiled here; a machine without a compiler does without them.
 cd "$source"
+"$(command -v python3.11 || command -v python3 || echo "$python")" -m kernels.compile ||
+    echo "  next, for three times the speed of chat: apt-get install gcc libc6-dev, then run this again" >&2
+
+# A release is named by its version and by what went into it, so the same sources are the same release.
 version=$(sed -n 's/^version = "\([0-9A-Za-z.+-]*\)"$/\1/p' pyproject.toml | head -n 1)
 [ -n "$version" ] || fail "no version in pyproject.toml" "fetch the whole source tree again"
-parts='appliance models quantize sync packaging/systemd packaging/nukkad.sh locks/box.txt pyproject.toml README.md LICENSE'
+parts='appliance kernels models quantize sync packaging/systemd packaging/nukkad.sh locks/box.txt pyproject.toml README.md LICENSE'
 hash=$(find $parts -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-8)
 release=/opt/nukkad/releases/$version-$hash
 
