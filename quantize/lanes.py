@@ -1,19 +1,16 @@
 """What a lane's name stands for: whose operators its graph is written with, and how it keeps the weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
-from quantize.graphs.bert import build_bert
 from quantize.graphs.decoder import build_decoder
+from quantize.graphs.encoder import build_encoder
+from quantize.graphs.heads import EncoderTask
 from quantize.graphs.kernel_decoder import build_kernel_decoder
 from quantize.graphs.parts import Graph
-from quantize.lower import LOWERINGS, Lowering
+from quantize.lower import LOWERINGS
 from quantize.sources.checkpoint import Checkpoint
 
-_BUILDERS: Mapping[str, Callable[[Graph, Checkpoint, Lowering], None]] = {
-    "decoder": build_decoder,
-    "encoder": build_bert,
-}
 _KERNEL_BITS: Mapping[str, int] = {"k8": 8, "k4": 4}
 
 
@@ -26,9 +23,11 @@ def shared_weights(lane: str) -> str:
     return f"model.{operators_of(lane)}.weights"
 
 
-def write_lane(family: str, lane: str, graph: Graph, checkpoint: Checkpoint) -> None:
-    """Raises SourceError for a checkpoint that the lane's graph cannot be written for."""
+def write_lane(family: str, lane: str, graph: Graph, checkpoint: Checkpoint, task: EncoderTask = "embedding") -> None:
+    """`task`: what an encoder's head is for. Raises SourceError for what the lane's graph cannot be written for."""
     if lane in _KERNEL_BITS:
         build_kernel_decoder(graph, checkpoint, _KERNEL_BITS[lane])
+    elif family == "decoder":
+        build_decoder(graph, checkpoint, LOWERINGS[lane](graph))
     else:
-        _BUILDERS[family](graph, checkpoint, LOWERINGS[lane](graph))
+        build_encoder(graph, checkpoint, LOWERINGS[lane](graph), task)

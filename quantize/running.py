@@ -112,12 +112,17 @@ class Decoder:
 
 
 class Encoder:
-    """An encoder graph: token ids of several texts in, unit vectors out."""
+    """An encoder graph: token ids of several texts in; unit vectors or logits out."""
 
     def __init__(self, graph: Path, threads: int = 2) -> None:
         self._session = open_session(graph, threads)
+        self._typed = "type_ids" in {port.name for port in self._session.get_inputs()}
 
     def embed(self, texts: Sequence[Ids]) -> Floats:
+        return self.run(texts)
+
+    def run(self, texts: Sequence[Ids], types: Sequence[Ids] | None = None) -> Floats:
+        """The graph's output. `types`: of every token of each text, for a graph that takes them (None: all 0)."""
         counts = np.array([len(text) for text in texts])
         width = int(counts.max())
         unpack = np.zeros((len(texts), width), np.int64)
@@ -131,5 +136,8 @@ class Encoder:
             "pack_idx": np.concatenate([row * width + np.arange(count) for row, count in enumerate(counts)]),
             "lengths": counts.astype(np.int32),
         }
-        vectors: Floats = self._session.run(["embedding"], feeds)[0]
-        return vectors
+        if self._typed:
+            given = types if types is not None else [[0] * len(text) for text in texts]
+            feeds["type_ids"] = np.array([kind for text in given for kind in text], np.int64)
+        values: Floats = self._session.run(None, feeds)[0]
+        return values

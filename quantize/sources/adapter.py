@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from quantize.sources.checkpoint import Checkpoint, SourceError, dense
-from quantize.sources.folder import read_safetensors
+from quantize.sources.safetensors import read_safetensors
 
 
 def merge_adapter(checkpoint: Checkpoint, path: Path) -> Checkpoint:

@@ -42,8 +42,8 @@ def test_lanes_stay_near_full_precision(lane: str, least: float, tmp_path: Path)
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("hidden_act", "relu"),
-        ("model_type", "xlm-roberta"),  # Its positions start at 2.
+        ("hidden_act", "silu"),
+        ("model_type", "albert"),
         ("position_embedding_type", "relative_key"),
         ("is_decoder", True),
     ],
