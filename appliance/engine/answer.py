@@ -1,8 +1,10 @@
 """From generated tokens to text that may be shown: whole characters only, and nothing of a stop string."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from appliance.engine.protocol import Delta
+from appliance.engine.protocol import ChosenToken, Delta
+from appliance.engine.sampling import Drawn
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # What a tokenizer decodes an unfinished UTF-8 sequence to.
 
@@ -31,24 +33,34 @@ class Characters:
         return whole[len(before) :]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Text that became whole with the last of `tokens` tokens."""
+
+    text: str
+    tokens: int
+    logprobs: tuple[ChosenToken, ...]
+
+
 class Answer:
     """The text of one generation. A piece of text that may be the start of a stop string is held back whole."""
 
     def __init__(self, characters: Characters, stops: Sequence[str]) -> None:
         self._characters = characters
         self._stops = tuple(stops)
-        self._held: list[tuple[str, int]] = []
-        self._silent = 0  # Tokens that have produced no text yet.
+        self._held: list[Piece] = []
+        self._silent: list[Drawn] = []  # Tokens that have produced no text yet.
 
-    def push(self, token: int) -> tuple[Delta | None, bool]:
-        """The text that `token` sets free, and whether a stop string was completed (then nothing more may follow)."""
-        self._silent += 1
-        text = self._characters.push(token)
+    def push(self, drawn: Drawn) -> tuple[Delta | None, bool]:
+        """The text that a token sets free, and whether a stop string was completed (then nothing more may follow)."""
+        self._silent.append(drawn)
+        text = self._characters.push(drawn.token)
         if not text:
             return None, False
-        self._held.append((text, self._silent))
-        self._silent = 0
-        whole = "".join(text for text, _ in self._held)
+        logprobs = tuple(each.logprobs for each in self._silent if each.logprobs)
+        self._held.append(Piece(text, len(self._silent), logprobs))
+        self._silent = []
+        whole = "".join(piece.text for piece in self._held)
         cuts = [place for place in (whole.find(stop) for stop in self._stops) if place >= 0]
         if cuts:
             return self._free(min(cuts), partly=True), True
@@ -56,17 +68,19 @@ class Answer:
 
     def flush(self) -> Delta | None:
         """What was held back in case a stop string followed; call once, at the end."""
-        return self._free(sum(len(text) for text, _ in self._held), partly=False)
+        return self._free(sum(len(piece.text) for piece in self._held), partly=False)
 
     def _free(self, length: int, partly: bool) -> Delta | None:
         """Release the held pieces that lie within `length` characters, the last one cut there if `partly`."""
         shown, tokens = "", 0
-        while self._held and length > 0 and (partly or len(self._held[0][0]) <= length):
-            text, count = self._held.pop(0)
-            shown += text[:length]
-            tokens += count
-            length -= len(text)
-        return Delta(shown, tokens) if shown else None
+        logprobs: list[ChosenToken] = []
+        while self._held and length > 0 and (partly or len(self._held[0].text) <= length):
+            piece = self._held.pop(0)
+            shown += piece.text[:length]
+            tokens += piece.tokens
+            logprobs += piece.logprobs
+            length -= len(piece.text)
+        return Delta(shown, tokens, tuple(logprobs)) if shown else None
 
 
 def _suspect(text: str, stops: tuple[str, ...]) -> int:

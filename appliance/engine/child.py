@@ -34,6 +34,7 @@ from appliance.engine.messages import (
     parse_to_child,
 )
 from appliance.engine.protocol import (
+    Called,
     Delta,
     EmbedResult,
     EngineError,
@@ -214,7 +215,7 @@ class Child:
 
     def _deliver(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         for call, outcome in outcomes:
-            if not isinstance(outcome, Started | Delta):
+            if not isinstance(outcome, Started | Delta | Called):
                 self._calls.pop(call, None)
             if isinstance(outcome, EmbedResult):  # Many large answers of one step would not fit one frame together.
                 self._send(from_outcome(call, outcome))

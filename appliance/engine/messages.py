@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from appliance.engine import protocol
-from appliance.engine.protocol import EmbedRequest, EmbedResult, GenerateRequest, ModelInfo
+from appliance.engine.protocol import ChosenToken, EmbedRequest, EmbedResult, GenerateRequest, ModelInfo, ToolCall
 from appliance.engine.settings import EngineSettings
 from appliance.engine.wire import WireError
 
@@ -86,6 +86,7 @@ class Beat:
 class Started:
     call: int
     prompt_tokens: int
+    cached_tokens: int = 0
     kind: Literal["started"] = "started"
 
 
@@ -94,13 +95,22 @@ class Delta:
     call: int
     text: str
     tokens: int
+    logprobs: tuple[ChosenToken, ...] = ()
     kind: Literal["delta"] = "delta"
+
+
+@dataclass(frozen=True)
+class Called:
+    call: int
+    tool_call: ToolCall
+    tokens: int
+    kind: Literal["called"] = "called"
 
 
 @dataclass(frozen=True)
 class Finished:
     call: int
-    reason: Literal["stop", "length"]
+    reason: Literal["stop", "length", "tool_calls"]
     prompt_tokens: int
     completion_tokens: int
     kind: Literal["finished"] = "finished"
@@ -125,7 +135,7 @@ class Refused:
     kind: Literal["refused"] = "refused"
 
 
-FromChild = Loading | Loaded | Beat | Started | Delta | Finished | Vectors | Refused
+FromChild = Loading | Loaded | Beat | Started | Delta | Called | Finished | Vectors | Refused
 
 Outcome = protocol.GenerateEvent | EmbedResult | protocol.EngineError
 
@@ -159,9 +169,11 @@ def parse_from_child(value: Any) -> list[FromChild]:
 def from_outcome(call: int, outcome: Outcome) -> FromChild:
     match outcome:
         case protocol.Started():
-            return Started(call, outcome.prompt_tokens)
+            return Started(call, outcome.prompt_tokens, outcome.cached_tokens)
         case protocol.Delta():
-            return Delta(call, outcome.text, outcome.tokens)
+            return Delta(call, outcome.text, outcome.tokens, outcome.logprobs)
+        case protocol.Called():
+            return Called(call, outcome.call, outcome.tokens)
         case protocol.Finished():
             return Finished(call, outcome.reason, outcome.prompt_tokens, outcome.completion_tokens)
         case EmbedResult():
@@ -171,13 +183,15 @@ def from_outcome(call: int, outcome: Outcome) -> FromChild:
             return Refused(call, error, str(outcome), outcome.field)
 
 
-def to_outcome(message: Started | Delta | Finished | Vectors | Refused) -> Outcome:
+def to_outcome(message: Started | Delta | Called | Finished | Vectors | Refused) -> Outcome:
     """Raises WireError if vectors are not a whole number of rows."""
     match message:
         case Started():
-            return protocol.Started(message.prompt_tokens)
+            return protocol.Started(message.prompt_tokens, message.cached_tokens)
         case Delta():
-            return protocol.Delta(message.text, message.tokens)
+            return protocol.Delta(message.text, message.tokens, message.logprobs)
+        case Called():
+            return protocol.Called(message.tool_call, message.tokens)
         case Finished():
             return protocol.Finished(message.reason, message.prompt_tokens, message.completion_tokens)
         case Vectors():

@@ -14,6 +14,7 @@ import appliance
 from appliance.engine.link import Call, Link
 from appliance.engine.messages import Beat, Embed, Generate, Loaded, Loading, Reload, ToChild, configure
 from appliance.engine.protocol import (
+    Called,
     Delta,
     EmbedRequest,
     EmbedResult,
@@ -141,7 +142,7 @@ class EngineProcess:
             event: object = None
             while not isinstance(event, Finished):
                 event = await call.next()
-                assert isinstance(event, Started | Delta | Finished)
+                assert isinstance(event, Started | Delta | Called | Finished)
                 yield event
         finally:
             call.close()

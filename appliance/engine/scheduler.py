@@ -18,10 +18,10 @@ from appliance.engine.answer import Answer
 from appliance.engine.decoder import Row
 from appliance.engine.lookup import Lookup
 from appliance.engine.prefixes import Prefixes
-from appliance.engine.protocol import EngineUnavailable, Finished, GenerateEvent, Started
+from appliance.engine.protocol import EngineError, EngineUnavailable, Finished, GenerateEvent, Started
 from appliance.engine.sampling import Sampler
 
-Events = list[tuple[int, GenerateEvent | EngineUnavailable]]
+Events = list[tuple[int, GenerateEvent | EngineError]]
 
 
 class Steps(Protocol):
@@ -200,18 +200,19 @@ class Scheduler:
         """One more token of the answer; whether it was the last."""
         call = generation.call
         try:
-            token = generation.sampler.draw(logits)
-        except FloatingPointError as error:
+            drawn = generation.sampler.draw(logits)
+        except (FloatingPointError, EngineError) as error:
             self._leave(generation, spoilt=True)
-            events.append((call, EngineUnavailable(str(error))))
+            events.append((call, error if isinstance(error, EngineError) else EngineUnavailable(str(error))))
             return True
+        token = drawn.token
         generation.made.append(token)
         if generation.lookup is not None:
             generation.lookup.push(token)
         delta, stopped = None, token in generation.stop_tokens
         at_end = stopped
         if not stopped:
-            delta, stopped = generation.answer.push(token)
+            delta, stopped = generation.answer.push(drawn)
             at_end = not stopped and len(generation.made) == generation.limit
         if delta:
             events.append((call, delta))

@@ -11,6 +11,7 @@ from appliance.engine.answer import Answer, Characters
 from appliance.engine.chat import ChatTemplate
 from appliance.engine.decoder import Row
 from appliance.engine.encoder import Batcher, Embedding, Encoder
+from appliance.engine.grammar import Grammars
 from appliance.engine.lanes import OpenLane, lanes_by_speed, open_lane
 from appliance.engine.prefixes import Prefixes
 from appliance.engine.protocol import (
@@ -21,7 +22,7 @@ from appliance.engine.protocol import (
     TooLong,
     UnknownModel,
 )
-from appliance.engine.sampling import Sampler, fresh_seed
+from appliance.engine.sampling import Report, Sampler, fresh_seed
 from appliance.engine.scheduler import Generation, Scheduler, Steps
 from appliance.engine.session import open_session
 from appliance.engine.settings import EngineSettings
@@ -59,6 +60,8 @@ class ServedDecoder:
         self._tokens = tokenizers.open(package.folder / manifest.tokenizer, stops)
         self._start = [] if manifest.bos_token_id is None else [manifest.bos_token_id]
         self._stop_tokens = frozenset(stops)
+        self._grammars = Grammars(self._tokens.text, stops)
+        self._vocab = manifest.geometry.vocab
         self._chat: ChatTemplate | None = None
         if manifest.chat:
             bos, eos = self._tokens.spell(manifest.bos_token_id), self._tokens.spell(stops[0])
@@ -106,11 +109,19 @@ class ServedDecoder:
             call,
             prompt,
             limit,
-            Sampler(request.sampling, fresh_seed()),
+            self._sampler(request),
             Answer(Characters(self._tokens.decode, context), request.stop),
             self._stop_tokens,
             request.owner,
         )
+
+    def _sampler(self, request: GenerateRequest) -> Sampler:
+        for token, _ in request.sampling.logit_bias:
+            if token >= self._vocab:
+                raise InvalidRequest(f"{token} is no token: {self.info.name} has {self._vocab}", "logit_bias")
+        report = None if request.logprobs is None else Report(request.logprobs, self._grammars.spell)
+        constraint = self._grammars.compile(request.grammar) if request.grammar else None
+        return Sampler(request.sampling, fresh_seed(), constraint, report)
 
     def _encode(self, request: GenerateRequest, room: int) -> list[int] | None:
         if request.messages is None:

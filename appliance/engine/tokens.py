@@ -33,6 +33,10 @@ class Tokens:
         self._controls = {token.content: number for number, token in added.items() if token.special}
         self.control_texts = tuple(sorted(self._controls, key=len))
 
+    def text(self) -> str:
+        """The tokenizer as JSON, what ends an answer marked as special."""
+        return (self._control or self._plain).to_str()
+
     def encode(self, text: str, room: int, framed: bool = False) -> list[int] | None:
         """Ids of plain text; None if more than `room`. `framed` adds what the model expects around a text ([CLS] …).
 

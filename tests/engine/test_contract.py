@@ -132,7 +132,8 @@ async def test_the_answer_does_not_depend_on_the_company(case: Case) -> None:
     ]
     alone = [await collect(case.ask(text, 2, sampling=sampling)) for text, sampling in asked]
     together = await asyncio.gather(*(collect(case.ask(text, 2, sampling=sampling)) for text, sampling in asked))
-    assert together == alone
+    # Where the prompt was read from is another matter: what somebody else asked before may have left its rows.
+    assert [events[1:] for events in together] == [events[1:] for events in alone]
 
 
 async def test_a_stop_string_is_not_shown_nor_anything_after_it(case: Case) -> None:

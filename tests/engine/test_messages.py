@@ -24,7 +24,17 @@ from appliance.engine.messages import (
     parse_to_child,
     to_outcome,
 )
-from appliance.engine.protocol import EmbedRequest, EmbedResult, GenerateRequest, Message, ModelInfo, Sampling
+from appliance.engine.protocol import (
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    Grammar,
+    Message,
+    ModelInfo,
+    Sampling,
+    Tool,
+    ToolCall,
+)
 from appliance.engine.settings import EngineSettings
 from appliance.engine.wire import WireError
 
@@ -41,6 +51,24 @@ def over_the_wire(value: Any) -> Any:
             1, GenerateRequest("m", None, prompt="नमस्ते", stop=("a", "b"), sampling=Sampling(0.5, 0.9, 3, seed=-7))
         ),
         Generate(2, GenerateRequest("m", 9, messages=(Message("system", "s"), Message("user", "u")))),
+        Generate(
+            3,
+            GenerateRequest(
+                "m",
+                9,
+                messages=(
+                    Message("assistant", "", (ToolCall("call_1", "look", "{}"),)),
+                    Message("tool", "r", tool_call_id="call_1"),
+                ),
+                sampling=Sampling(min_p=0.1, presence_penalty=1, frequency_penalty=-1, logit_bias=((5, -100.0),)),
+                grammar=Grammar("regex", "a+"),
+                logprobs=3,
+                tools=(Tool("look", "d", "{}"),),
+                tool_choice="required",
+                parallel_tool_calls=False,
+                owner="k",
+            ),
+        ),
         Embed(3, EmbedRequest("m", ("a", "b"), "query")),
         Cancel(4),
         Reload(),
@@ -54,7 +82,20 @@ def test_messages_to_the_child_arrive_as_they_were(message: ToChild) -> None:
     "outcome",
     [
         protocol.Started(5),
+        protocol.Started(5, 3),
         protocol.Delta("हा", 2),
+        protocol.Delta(
+            "ह",
+            1,
+            (
+                protocol.ChosenToken(
+                    protocol.TokenLogprob(b"\xe0", -0.25),
+                    (protocol.TokenLogprob(b"\xe0", -0.25), protocol.TokenLogprob(b"a", -1.5)),
+                ),
+            ),
+        ),
+        protocol.Called(protocol.ToolCall("call_1", "look", '{"a": 1}'), 9),
+        protocol.Finished("tool_calls", 5, 7),
         protocol.Finished("length", 5, 7),
         protocol.UnknownModel("who?", "model"),
         protocol.InvalidRequest("no", "stop[0]"),

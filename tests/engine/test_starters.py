@@ -62,7 +62,7 @@ async def collect(engine: EngineProcess, request: GenerateRequest) -> list[Gener
 
 async def test_both_serve_after_their_self_tests(engine: EngineProcess) -> None:
     assert (await engine.health()).set_aside == ()
-    assert {(model.name, model.lane) for model in await engine.models()} == {(CHAT, "q8"), (EMBED, "int8")}
+    assert {(model.name, model.lane) for model in await engine.models()} == {(CHAT, "k4"), (EMBED, "int8")}
 
 
 async def test_eight_streams_at_once_answer_as_each_does_alone(engine: EngineProcess) -> None:
@@ -74,7 +74,7 @@ async def test_eight_streams_at_once_answer_as_each_does_alone(engine: EnginePro
     requests[3] = ask("The shop sells rice and dal. " * 60 + "What does it sell?", Sampling(temperature=0))
     alone = [await collect(engine, request) for request in requests]
     together = await asyncio.gather(*(collect(engine, request) for request in requests))
-    assert together == alone
+    assert [events[1:] for events in together] == [events[1:] for events in alone]
     assert all(isinstance(events[0], Started) and isinstance(events[-1], Finished) for events in alone)
     assert all(any(isinstance(event, Delta) for event in events) for events in alone)
 
