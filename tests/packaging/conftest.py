@@ -8,7 +8,18 @@ import pytest
 from tests.support import tiny_models
 from tests.support.machine import ROOT, Machine, unpack_system, wheels
 
-PARTS = ("appliance", "kernels", "models", "quantize", "sync", "packaging", "locks", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "appliance",
+    "kernels",
+    "models",
+    "quantize",
+    "sync",
+    "packaging",
+    "locks",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 
 
 @pytest.fixture(scope="session")
