@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from appliance.engine.protocol import ChosenToken, Delta
+from appliance.engine.protocol import Called, ChosenToken, Delta
 from appliance.engine.sampling import Drawn
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # What a tokenizer decodes an unfinished UTF-8 sequence to.
@@ -50,8 +51,16 @@ class Answer:
         self._stops = tuple(stops)
         self._held: list[Piece] = []
         self._silent: list[Drawn] = []  # Tokens that have produced no text yet.
+        self.cut = ""  # The stop string that was completed,
+        self.behind = ""  # what its last token held after it,
+        self.unshown = 0  # and how many tokens had no part in any text before it.
 
-    def push(self, drawn: Drawn) -> tuple[Delta | None, bool]:
+    @property
+    def reason(self) -> Literal["stop", "tool_calls"]:
+        """Why it ended, if not for its length."""
+        return "stop"
+
+    def push(self, drawn: Drawn) -> tuple[Delta | Called | None, bool]:
         """The text that a token sets free, and whether a stop string was completed (then nothing more may follow)."""
         self._silent.append(drawn)
         text = self._characters.push(drawn.token)
@@ -61,9 +70,13 @@ class Answer:
         self._held.append(Piece(text, len(self._silent), logprobs))
         self._silent = []
         whole = "".join(piece.text for piece in self._held)
-        cuts = [place for place in (whole.find(stop) for stop in self._stops) if place >= 0]
+        cuts = [(place, stop) for stop in self._stops if (place := whole.find(stop)) >= 0]
         if cuts:
-            return self._free(min(cuts), partly=True), True
+            place, self.cut = min(cuts)
+            delta = self._free(place, partly=True)
+            self.behind = whole[place + len(self.cut) :]
+            self.unshown = sum(piece.tokens for piece in self._held)
+            return delta, True
         return self._free(len(whole) - _suspect(whole, self._stops), partly=False), False
 
     def flush(self) -> Delta | None:

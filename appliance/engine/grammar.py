@@ -7,12 +7,14 @@ grammars that fit, made for the purpose, take some tenths of a second once and s
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
-from appliance.engine.protocol import Grammar, InvalidRequest
+from appliance.engine.protocol import Grammar, InvalidRequest, Tool
+from appliance.engine.tools import JSON_FORM, call_grammar
 
 FIELD = "response_format"
 TEXT_CHARS_MAX = {"json_schema": 1 << 15, "regex": 1 << 12, "lark": 1 << 13}
@@ -36,10 +38,22 @@ class Grammars:
 
     def compile(self, grammar: Grammar, field: str = FIELD) -> "Matcher":
         """Raises InvalidRequest."""
-        if not self._stop_tokens:
-            raise InvalidRequest("this package names no token that ends an answer: it follows no grammar", field)
+        self._need_end(field)
         if len(grammar.text) > TEXT_CHARS_MAX[grammar.kind]:
             raise InvalidRequest(f"the grammar is over {TEXT_CHARS_MAX[grammar.kind]} characters: shorten it", field)
+        return self._compile(_translate(grammar, field), field)
+
+    def compile_calls(self, tools: Sequence[Tool], choice: Literal["auto", "required"], parallel: bool) -> "Matcher":
+        """What lets calls of these tools be made, and nothing else that begins like one. Raises InvalidRequest."""
+        self._need_end("tools")
+        text = call_grammar(tools, choice, parallel)
+        if len(text) > TEXT_CHARS_MAX["json_schema"]:
+            raise InvalidRequest(f"the tools' parameters are over {TEXT_CHARS_MAX['json_schema']} characters", "tools")
+        if sum(map(len, _patterns([json.loads(tool.parameters) for tool in tools]))) > PATTERN_CHARS_MAX:
+            raise InvalidRequest(f"the tools' patterns are over {PATTERN_CHARS_MAX} characters together", "tools")
+        return self._compile(LLMatcher.grammar_from_lark(text), "tools")
+
+    def _compile(self, grammar: str, field: str) -> "Matcher":
         limits = LLParserLimits(
             initial_lexer_fuel=200_000,
             step_lexer_fuel=50_000,
@@ -49,10 +63,14 @@ class Grammars:
             precompute_large_lexemes=True,  # Without it nothing bounds the work of repeats within repeats.
             verbose_errors=False,
         )
-        matcher = LLMatcher(self._tokenizer(), _translate(grammar, field), log_level=0, limits=limits)
+        matcher = LLMatcher(self._tokenizer(), grammar, log_level=0, limits=limits)
         compiled = Matcher(matcher, field)
         compiled.allowed(0)  # Some grammars turn out to be impossible or too much work only when they are followed.
         return compiled
+
+    def _need_end(self, field: str) -> None:
+        if not self._stop_tokens:
+            raise InvalidRequest("this package names no token that ends an answer: it follows no grammar", field)
 
     def _tokenizer(self) -> LLTokenizer:
         if self._made is None:
@@ -102,16 +120,9 @@ def _translate(grammar: Grammar, field: str) -> str:
             raise InvalidRequest("a JSON Schema is an object", field)
         if sum(map(len, _patterns(schema))) > PATTERN_CHARS_MAX:
             raise InvalidRequest(f"the schema's patterns are over {PATTERN_CHARS_MAX} characters together", field)
-        # Blanks as json.dumps writes them and nowhere else: a small model would go on with blanks for ever.
         return LLMatcher.grammar_from_json_schema(
             grammar.text,
-            overrides={
-                "whitespace_flexible": False,
-                "item_separator": ", ",
-                "key_separator": ": ",
-                "lenient": False,
-                "coerce_one_of": False,
-            },
+            overrides=JSON_FORM,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"this is no JSON Schema: {str(error)[:REASON_CHARS_MAX]}", field) from None

@@ -209,18 +209,19 @@ class Scheduler:
         generation.made.append(token)
         if generation.lookup is not None:
             generation.lookup.push(token)
-        delta, stopped = None, token in generation.stop_tokens
+        event, stopped = None, token in generation.stop_tokens
         at_end = stopped
         if not stopped:
-            delta, stopped = generation.answer.push(drawn)
+            event, stopped = generation.answer.push(drawn)
             at_end = not stopped and len(generation.made) == generation.limit
-        if delta:
-            events.append((call, delta))
+        if event:
+            events.append((call, event))
         if at_end and (rest := generation.answer.flush()):
             events.append((call, rest))
         if stopped or at_end:
             self._leave(generation)
-            finished = Finished("stop" if stopped else "length", len(generation.prompt), len(generation.made))
+            reason = generation.answer.reason if stopped else "length"
+            finished = Finished(reason, len(generation.prompt), len(generation.made))
             events.append((call, finished))
         return stopped or at_end
 

@@ -1,6 +1,8 @@
 """A package made ready to serve: opened, checked against its own self-test, and able to turn requests into work."""
 
+import itertools
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +29,7 @@ from appliance.engine.scheduler import Generation, Scheduler, Steps
 from appliance.engine.session import open_session
 from appliance.engine.settings import EngineSettings
 from appliance.engine.tokens import Tokenizers
+from appliance.engine.tools import CLOSE, OPEN, Calls
 from appliance.engine.wire import FRAME_BYTES_MAX
 from models.manifest import Manifest
 
@@ -105,23 +108,43 @@ class ServedDecoder:
             most = self._prefixes.tokens_max - len(prompt)
             raise TooLong(f"the memory for the cache holds {most} tokens after these: ask for fewer", "max_tokens")
         context = () if request.messages else prompt[-CONTEXT_OF_PROMPT:]
+        seed = fresh_seed() if request.sampling.seed is None else request.sampling.seed
         return Generation(
             call,
             prompt,
             limit,
-            self._sampler(request),
-            Answer(Characters(self._tokens.decode, context), request.stop),
+            self._sampler(request, seed),
+            self._answer(request, Characters(self._tokens.decode, context), prompt, seed),
             self._stop_tokens,
             request.owner,
         )
 
-    def _sampler(self, request: GenerateRequest) -> Sampler:
+    def _sampler(self, request: GenerateRequest, seed: int) -> Sampler:
         for token, _ in request.sampling.logit_bias:
             if token >= self._vocab:
                 raise InvalidRequest(f"{token} is no token: {self.info.name} has {self._vocab}", "logit_bias")
         report = None if request.logprobs is None else Report(request.logprobs, self._grammars.spell)
         constraint = self._grammars.compile(request.grammar) if request.grammar else None
-        return Sampler(request.sampling, fresh_seed(), constraint, report)
+        if request.tools and request.tool_choice != "none":
+            if {OPEN, CLOSE} & set(self._tokens.control_texts):
+                raise InvalidRequest(f"{self.info.name} spells calls with control tokens: it takes no tools", "tools")
+            parallel = request.parallel_tool_calls
+            constraint = self._grammars.compile_calls(request.tools, request.tool_choice, parallel)
+        return Sampler(request.sampling, seed, constraint, report)
+
+    def _answer(self, request: GenerateRequest, characters: Characters, prompt: list[int], seed: int) -> Answer:
+        if not request.tools or request.tool_choice == "none":
+            return Answer(characters, request.stop)
+        numbers = itertools.count()
+        asked = sha256(f"{seed} {prompt}".encode())
+
+        def new_id() -> str:
+            """The same for the same seed and conversation, another one in its next turn."""
+            number = asked.copy()
+            number.update(f" {next(numbers)}".encode())
+            return f"call_{number.hexdigest()[:24]}"
+
+        return Calls(characters, request.stop, new_id)
 
     def _encode(self, request: GenerateRequest, room: int) -> list[int] | None:
         if request.messages is None:
@@ -130,9 +153,12 @@ class ServedDecoder:
             return None if ids is None else self._start + ids
         if self._chat is None:
             raise UnknownModel(f"{self.info.name} has no chat template: use completions", "model")
-        if self._tokens.too_long(sum(len(message.content) for message in request.messages), room):
+        size = sum(len(message.content) for message in request.messages)
+        size += sum(len(call.arguments) for message in request.messages for call in message.tool_calls)
+        size += sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
+        if self._tokens.too_long(size, room):
             return None
-        return self._chat.encode(request.messages)
+        return self._chat.encode(request.messages, request.tools)
 
     def _test(self, manifest: Manifest, decoder: Steps, chunk: int) -> None:
         for place, test in enumerate(manifest.self_test):

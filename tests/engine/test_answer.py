@@ -20,10 +20,11 @@ def answer(stops: Sequence[str] = ()) -> Answer:
 
 def stream(text: str, stops: Sequence[str] = ()) -> tuple[list[Delta], bool]:
     """All deltas of a text fed byte by byte, and whether a stop string ended it."""
-    under_way, deltas = answer(stops), []
+    under_way = answer(stops)
+    deltas: list[Delta] = []
     for byte in text.encode():
         delta, stopped = under_way.push(Drawn(byte))
-        deltas += [delta] if delta else []
+        deltas += [delta] if isinstance(delta, Delta) else []
         if stopped:
             return deltas, True
     rest = under_way.flush()

@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 
 from appliance.engine.protocol import (
+    Called,
+    Delta,
     EmbedRequest,
+    EngineError,
+    Finished,
+    GenerateEvent,
     GenerateRequest,
+    Grammar,
     InvalidRequest,
     Message,
+    Sampling,
+    Tool,
     TooLong,
     UnknownModel,
 )
@@ -100,6 +108,67 @@ def test_an_empty_prompt_is_nothing_to_go_on_from(chat_folder: Path) -> None:
     with pytest.raises(InvalidRequest) as refused:
         decoder(chat_folder).prepare(1, ask(""))
     assert refused.value.field == "prompt"
+
+
+def caller(folder: Path) -> ServedDecoder:
+    """A template that knows tools and does not spend the tiny context on them."""
+    chat = read_manifest(folder).chat
+    assert chat
+    return decoder(folder, chat=chat.model_copy(update={"template": chat.template + "{# <tool_call> #}"}))
+
+
+def run(served: ServedDecoder, **fields: Any) -> list[GenerateEvent]:
+    """All events of one call."""
+    request = GenerateRequest(**{"model": "m", "max_tokens": 60, "messages": (Message("user", "hi"),), **fields})
+    served.stepper.submit(served.prepare(1, request))
+    events: list[GenerateEvent] = []
+    while served.stepper.busy:
+        for _, event in served.stepper.step():
+            assert not isinstance(event, EngineError)
+            events.append(event)
+    return events
+
+
+def test_what_is_asked_of_an_answer_is_kept(chat_folder: Path) -> None:
+    served = caller(chat_folder)
+    seeded = Sampling(seed=4)
+    *deltas, finished = run(served, grammar=Grammar("regex", "[ab]{7}"), sampling=seeded)[1:]
+    assert re.fullmatch("[ab]{7}", "".join(event.text for event in deltas if isinstance(event, Delta)))
+    assert isinstance(finished, Finished)
+    assert (finished.reason, finished.completion_tokens) == ("stop", 8)
+    cut = run(served, grammar=Grammar("regex", "[ab]{7}"), max_tokens=6)[-1]
+    assert isinstance(cut, Finished)
+    assert cut.reason == "length", "the caller knows that it is not whole"
+
+    asked = {"tools": (Tool("look", "", '{"properties": {}, "additionalProperties": false}'),), "sampling": seeded}
+    first, again = (run(served, tool_choice="required", parallel_tool_calls=False, **asked)[1:] for _ in range(2))
+    assert first == again
+    called, finished = first
+    assert isinstance(called, Called)
+    assert isinstance(finished, Finished)
+    assert (called.call.name, called.call.arguments, called.call.id[:5]) == ("look", "{}", "call_")
+    assert (finished.reason, finished.completion_tokens) == ("tool_calls", called.tokens + 1)
+
+    events = run(served, sampling=seeded, logprobs=2, max_tokens=20)
+    shown = [event for event in events if isinstance(event, Delta)]
+    assert shown
+    assert all(len(event.logprobs) == event.tokens for event in shown)
+    assert all(len(chosen.top) == 2 for event in shown for chosen in event.logprobs)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("logit_bias", {"sampling": Sampling(logit_bias=((100_000, 1.0),))}),
+        ("response_format", {"grammar": Grammar("regex", "(")}),
+        ("tools", {"tools": (Tool("look", "", '{"properties": {"a": {"uniqueItems": true}}}'),)}),
+    ],
+)
+def test_what_this_model_cannot_honour_is_refused(chat_folder: Path, field: str, fields: dict[str, Any]) -> None:
+    request = GenerateRequest("m", 5, messages=(Message("user", "a"),), **fields)
+    with pytest.raises(InvalidRequest) as refused:
+        caller(chat_folder).prepare(1, request)
+    assert refused.value.field == field
 
 
 def test_a_model_without_a_template_does_not_chat(chat_folder: Path) -> None:
