@@ -4,13 +4,18 @@ import asyncio
 import signal
 
 from appliance.claim import claimed
+from appliance.engine.environments import python_of
+from appliance.engine.placement import read_placement
 from appliance.engine.process import EngineProcess
 from appliance.settings import Settings
 from sync.clock import SystemClock
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises AddressError, StateError, DatabaseError, IdentityError, LedgerError."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises EnvironmentFailed, AddressError, StateError, DatabaseError, IdentityError, LedgerError.
+    """
     asyncio.run(_run(settings))
 
 
@@ -19,7 +24,8 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    engine = EngineProcess(settings.store, settings.engine)
+    python = python_of(settings.engines, read_placement(settings.provider))
+    engine = EngineProcess(settings.store, settings.engine, str(python))
     with claimed(settings):
         await engine.start()
         await asyncio.sleep(0)  # The child is started now: it loads its models while this process imports the server.

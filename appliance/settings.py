@@ -9,6 +9,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from appliance.engine.placement import read_placement
+from appliance.engine.providers import ProviderError
 from appliance.engine.settings import EngineSettings, physical_cores, share_of_memory
 from appliance.expected import OperatorError
 from sync.reach import check_node_url
@@ -117,12 +119,20 @@ class Settings:
     batch_tokens: int = field(default=1024, metadata=_whole(16, 65_536, "Padded tokens of one encoder batch."))
     provider: str = field(
         default="CPUExecutionProvider",
-        metadata=_any("ONNX Runtime's execution provider; no other is used in its stead."),
+        metadata=_any(
+            "Execution provider of all packages, or of some as NAME=PROVIDER with commas between; no other is used in "
+            "its stead. `nukkad devices` shows them."
+        ),
     )
 
     @property
     def store(self) -> Path:
         return self.state / "store"
+
+    @property
+    def engines(self) -> Path:
+        """Engine environments of builds that exclude the box's own."""
+        return self.state / "engines"
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -162,6 +172,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             chosen[known[name].name] = _read(name, known[name], value)
             if known[name].name == "node_url":
                 _check_url(name, value)
+            if known[name].name == "provider":
+                _check_provider(name, value)
         elif name.startswith(PREFIX) and not name.startswith(OTHERS):
             near = difflib.get_close_matches(name, known, 1)
             raise SettingsError(f"{name}: no such setting; " + (f"did you mean {near[0]}?" if near else "unset it"))
@@ -172,6 +184,13 @@ def _check_url(name: str, value: str) -> None:
     try:
         check_node_url(value.strip())
     except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def _check_provider(name: str, value: str) -> None:
+    try:
+        read_placement(value)
+    except ProviderError as error:
         raise SettingsError(f"{name}: {error}") from None
 
 

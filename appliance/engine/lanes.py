@@ -17,7 +17,7 @@ from appliance.engine.cache import Cache
 from appliance.engine.decoder import Decoder, Row, plain_tile
 from appliance.engine.kernel_decoder import KernelDecoder, kernel_tile
 from appliance.engine.scheduler import Steps
-from appliance.engine.session import open_session
+from appliance.engine.session import GraphUnknown, open_session
 from appliance.engine.settings import EngineSettings
 from kernels.library import NoLibrary, find_library
 from models.manifest import Lane, Manifest
@@ -70,17 +70,27 @@ def lanes_by_speed(
     settings: EngineSettings,
     now: Callable[[], float] = time.perf_counter,
 ) -> tuple[str, ...]:
-    """Usable lanes, the one that this machine runs fastest first; `now` gives seconds. Raises as `open_lane` does."""
+    """Usable lanes, the one that this machine runs fastest first; `now` gives seconds. Raises as `open_lane` does.
+
+    A lane that this build of ONNX Runtime does not know is left out where there is another.
+    """
     capacity = min(manifest.context_tokens, settings.context_tokens)
     names = usable_lanes(manifest, settings)
     if len(names) == 1:
         return names
     trials = Trials(Path(settings.trials) if settings.trials else None)
     seconds = trials.read(digest, settings)
-    if seconds.keys() != set(names):
-        seconds = {name: _try(open_lane(folder, manifest, name, settings, capacity), now) for name in names}
+    if not seconds or not seconds.keys() <= set(names):
+        unknown: GraphUnknown | None = None
+        for name in names:
+            try:
+                seconds[name] = _try(open_lane(folder, manifest, name, settings, capacity), now)
+            except GraphUnknown as error:
+                unknown = error
+        if unknown and not seconds:
+            raise unknown
         trials.keep(digest, settings, seconds)
-    return tuple(sorted(names, key=lambda name: seconds[name]))
+    return tuple(sorted(seconds, key=lambda name: seconds[name]))
 
 
 class Trials:

@@ -57,6 +57,7 @@ class ModelInfo:
     context_tokens: int
     lane: str
     provider: str
+    cpu_nodes: int = 0  # of its graph, where it runs on another provider that left these to the processor
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from appliance.engine.answer import Answer, Characters
 from appliance.engine.chat import ChatTemplate
 from appliance.engine.decoder import Row
-from appliance.engine.encoder import Batcher, Embedding, Encoder
+from appliance.engine.encoder import Batcher, Embedding, Encodes
+from appliance.engine.fixed_encoder import make_encoder
 from appliance.engine.grammar import Grammars
 from appliance.engine.lanes import OpenLane, lanes_by_speed, open_lane
+from appliance.engine.placement import read_placement
 from appliance.engine.prefixes import Prefixes
 from appliance.engine.protocol import (
     EmbedRequest,
@@ -24,9 +26,10 @@ from appliance.engine.protocol import (
     TooLong,
     UnknownModel,
 )
+from appliance.engine.providers import CPU, find_provider
 from appliance.engine.sampling import Report, Sampler, fresh_seed
 from appliance.engine.scheduler import Generation, Scheduler, Steps
-from appliance.engine.session import open_session
+from appliance.engine.session import count_nodes, open_session
 from appliance.engine.settings import EngineSettings
 from appliance.engine.tokens import Tokenizers
 from appliance.engine.tools import CLOSE, OPEN, Calls
@@ -187,7 +190,10 @@ class ServedEncoder:
         }
         self._texts_max = FRAME_BYTES_MAX // 2 // (4 * manifest.embedding.dim)
         self._tokens = tokenizers.open(package.folder / manifest.tokenizer)
-        encoder = Encoder(open_session(package.folder / _graph(manifest), settings.provider, settings.threads))
+        session = open_session(package.folder / _graph(manifest), settings.provider, settings.threads)
+        if settings.provider != CPU:
+            self.info = replace(self.info, cpu_nodes=count_nodes(session).get(CPU, 0))
+        encoder = make_encoder(session, find_provider(settings.provider).tokens)
         self._test(manifest, encoder)
         self.stepper = Batcher(encoder, self._tokens, self.info.context_tokens, settings.batch_tokens)
 
@@ -198,7 +204,7 @@ class ServedEncoder:
         prefix = self._prefixes[request.role]
         return Embedding(call, tuple(prefix + text for text in request.texts))
 
-    def _test(self, manifest: Manifest, encoder: Encoder) -> None:
+    def _test(self, manifest: Manifest, encoder: Encodes) -> None:
         for place, test in enumerate(manifest.self_test):
             ids = self._tokens.encode(test.text, self.info.context_tokens, framed=True)
             if ids is None:
@@ -213,6 +219,9 @@ Served = ServedDecoder | ServedEncoder
 
 
 def load(package: Package, settings: EngineSettings, tokenizers: Tokenizers) -> Served:
+    """On the provider that the settings put it on, after its self-test. Raises as `ServedDecoder` does."""
+    provider = read_placement(settings.provider).of(package.manifest.name, package.manifest.family)
+    settings = replace(settings, provider=provider.name)
     if package.manifest.family == "decoder":
         return ServedDecoder(package, settings, tokenizers)
     return ServedEncoder(package, settings, tokenizers)
@@ -224,13 +233,14 @@ def _graph(manifest: Manifest) -> str:
 
 def _info(package: Package, settings: EngineSettings) -> ModelInfo:
     manifest = package.manifest
+    tokens = find_provider(settings.provider).tokens or manifest.context_tokens
     return ModelInfo(
         manifest.name,
         package.digest,
         manifest.family,
         manifest.tasks,
         manifest.languages,
-        min(manifest.context_tokens, settings.context_tokens),
+        min(manifest.context_tokens, settings.context_tokens, tokens),
         manifest.default_lane,
         settings.provider,
     )

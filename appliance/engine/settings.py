@@ -48,7 +48,7 @@ class EngineSettings:
     trials: str | None = None
     """File that keeps what the trials of lanes took; without one they are tried at every start."""
     provider: str = "CPUExecutionProvider"
-    """ONNX Runtime's execution provider. Nothing else is used when it is not there: the engine refuses to start."""
+    """Which execution provider runs which package (`placement.py`); what cannot run there does not serve."""
     beat_s: float = 1.0
     """How often the child says that it is alive."""
     patience_beats: int = 15

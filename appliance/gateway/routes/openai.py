@@ -118,5 +118,6 @@ def _shown(model: ModelInfo) -> dict[str, Any]:
             "context_tokens": model.context_tokens,
             "lane": model.lane,
             "provider": model.provider,
+            "cpu_nodes": model.cpu_nodes,
         },
     }
