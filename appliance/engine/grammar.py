@@ -19,6 +19,9 @@ from appliance.engine.tools import JSON_FORM, call_grammar
 FIELD = "response_format"
 TEXT_CHARS_MAX = {"json_schema": 1 << 15, "regex": 1 << 12, "lark": 1 << 13}
 PATTERN_CHARS_MAX = 1 << 12  # All patterns of a schema together.
+# What must match several expressions at once costs more than twice as much for each one more, and the library's own
+# bounds do not see it: 24 take minutes. So few may stand where schemas or expressions are combined.
+COMBINED_MAX = 8
 REASON_CHARS_MAX = 300
 
 
@@ -49,8 +52,7 @@ class Grammars:
         text = call_grammar(tools, choice, parallel)
         if len(text) > TEXT_CHARS_MAX["json_schema"]:
             raise InvalidRequest(f"the tools' parameters are over {TEXT_CHARS_MAX['json_schema']} characters", "tools")
-        if sum(map(len, _patterns([json.loads(tool.parameters) for tool in tools]))) > PATTERN_CHARS_MAX:
-            raise InvalidRequest(f"the tools' patterns are over {PATTERN_CHARS_MAX} characters together", "tools")
+        _check_patterns([json.loads(tool.parameters) for tool in tools], "tools")
         return self._compile(LLMatcher.grammar_from_lark(text), "tools")
 
     def _compile(self, grammar: str, field: str) -> "Matcher":
@@ -113,13 +115,14 @@ def _translate(grammar: Grammar, field: str) -> str:
         case "regex":
             return LLMatcher.grammar_from_regex(grammar.text)
         case "lark":
+            if grammar.text.count("&") + grammar.text.count("~") > COMBINED_MAX:
+                raise InvalidRequest(f"at most {COMBINED_MAX} & and ~ in a grammar", field)
             return LLMatcher.grammar_from_lark(grammar.text)
     try:
         schema = json.loads(grammar.text)
         if not isinstance(schema, dict):
             raise InvalidRequest("a JSON Schema is an object", field)
-        if sum(map(len, _patterns(schema))) > PATTERN_CHARS_MAX:
-            raise InvalidRequest(f"the schema's patterns are over {PATTERN_CHARS_MAX} characters together", field)
+        _check_patterns(schema, field)
         return LLMatcher.grammar_from_json_schema(
             grammar.text,
             overrides=JSON_FORM,
@@ -128,15 +131,34 @@ def _translate(grammar: Grammar, field: str) -> str:
         raise InvalidRequest(f"this is no JSON Schema: {str(error)[:REASON_CHARS_MAX]}", field) from None
 
 
+def _check_patterns(schema: object, field: str) -> None:
+    """Raises InvalidRequest; RecursionError if it is nested too deeply."""
+    patterns = list(_patterns(schema))
+    if sum(map(len, patterns)) > PATTERN_CHARS_MAX:
+        raise InvalidRequest(f"patterns may have {PATTERN_CHARS_MAX} characters together", field)
+    if len(patterns) > COMBINED_MAX and _combines(schema):
+        raise InvalidRequest(f"at most {COMBINED_MAX} patterns and formats where schemas are combined", field)
+
+
 def _patterns(schema: object) -> Iterator[str]:
-    """Every regular expression in a schema; RecursionError if it is nested too deeply."""
+    """Every regular expression in a schema, and every format, which is one by another name."""
     if isinstance(schema, list):
         for item in schema:
             yield from _patterns(item)
     if isinstance(schema, dict):
         for name, value in schema.items():
-            if name == "pattern" and isinstance(value, str):
+            if name in ("pattern", "format") and isinstance(value, str):
                 yield value
             if name == "patternProperties" and isinstance(value, dict):
                 yield from value
             yield from _patterns(value)
+
+
+def _combines(schema: object) -> bool:
+    """Whether one text may have to fit several parts of a schema at once."""
+    if isinstance(schema, list):
+        return any(map(_combines, schema))
+    if not isinstance(schema, dict):
+        return False
+    beside = {"$ref", "anyOf", "oneOf"} & schema.keys() and {"pattern", "format"} & schema.keys()
+    return "allOf" in schema or bool(beside) or any(map(_combines, schema.values()))

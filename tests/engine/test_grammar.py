@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,16 @@ def test_control_tokens_are_no_text(grammars: Grammars) -> None:
     assert not allowed[IM_START]
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Patterns that must all match, without the word allOf."""
+    return {"type": "string", "pattern": f"x{depth}", **({"anyOf": [nested(depth - 1)]} if depth else {})}
+
+
+def test_many_patterns_are_fine_where_each_has_its_own_text(grammars: Grammars) -> None:
+    properties = {f"p{number}": {"type": "string", "pattern": f"^x{number}+$"} for number in range(24)}
+    grammars.compile(Grammar("json_schema", json.dumps({"properties": properties})))
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
@@ -116,6 +127,9 @@ def test_control_tokens_are_no_text(grammars: Grammars) -> None:
         Grammar("json_schema", '{"items":' * 3000 + "{}" + "}" * 3000),
         Grammar("json_schema", json.dumps({"pattern": "a?" * PATTERN_CHARS_MAX})),
         Grammar("json_schema", json.dumps({"patternProperties": {"a?" * PATTERN_CHARS_MAX: {}}})),
+        Grammar("json_schema", json.dumps({"allOf": [{"pattern": f"x{number}"} for number in range(24)]})),
+        Grammar("json_schema", json.dumps(nested(24))),
+        Grammar("lark", "start: A\nA: " + " & ".join(f"/.*x{number}.*/" for number in range(24))),
         Grammar("regex", "("),
         Grammar("regex", "a(?=b)"),
         Grammar("lark", "begin: /a/"),
