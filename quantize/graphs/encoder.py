@@ -52,7 +52,7 @@ class _Writer:
         inputs += [("unpack_idx", INT64, ["B", "S"]), ("pack_idx", INT64, ["T"]), ("lengths", INT32, ["B"])]
         for name, kind, shape in inputs:
             graph.input(name, kind, shape)
-        values = stream = self._parts.norm(self._embed(lowering), self._norm(names.norm))
+        values = stream = self._parts.norm(*self._embed(lowering), self._norm(names.norm))
         for place, layer in enumerate(design.layers):
             last = place + 1 == len(design.layers)
             wanted = self._head.wanted() if last else None
@@ -61,20 +61,21 @@ class _Writer:
         # A head of another task's training is no part of this graph, but its own head must have been read.
         checkpoint.refuse_unread(design.needless)
 
-    def _embed(self, lowering: Lowering) -> str:
+    def _embed(self, lowering: Lowering) -> tuple[str, str | None]:
+        """Words (and types), and what is to be added to them: positions, where the model has them."""
         graph, design, names = self._graph, self._design, self._design.names
         total = lowering.table("input_ids", self._checkpoint.tensor(f"{names.words}.weight"))
+        if self._pairs:
+            types = graph.constant(self._checkpoint.vector(f"{names.types}.weight"), shared=True)
+            total = graph.one("Add", total, graph.one("Gather", types, "type_ids", axis=0))
+        rows = None
         if names.positions:
             places = self._checkpoint.vector(f"{names.positions}.weight")[design.first_position :]
             if names.types and not self._pairs:
                 # Every token has type 0 here, so its row is added to the positions once, at build time.
                 places = places + self._checkpoint.vector(f"{names.types}.weight")[0]
             rows = graph.one("Gather", graph.constant(places, shared=True), "position_ids", axis=0)
-            total = graph.one("Add", total, rows)
-        if self._pairs:
-            types = graph.constant(self._checkpoint.vector(f"{names.types}.weight"), shared=True)
-            total = graph.one("Add", total, graph.one("Gather", types, "type_ids", axis=0))
-        return total
+        return total, rows
 
     def _write_layer(
         self, place: int, layer: EncoderLayer, values: str, stream: str, wanted: str | None

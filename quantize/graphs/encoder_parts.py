@@ -37,7 +37,9 @@ class Parts(Protocol):
         """activation(values · matrix + bias)."""
         ...
 
-    def norm(self, values: str, norm: Norm) -> str: ...
+    def norm(self, values: str, added: str | None, norm: Norm) -> str:
+        """Of the values, with what is `added` to them first."""
+        ...
 
     def add_norm(self, stream: str, inner: str, linear: Linear, norm: Norm) -> tuple[str, str]:
         """(the sum's norm, the sum): of stream + inner · matrix + bias."""
@@ -71,9 +73,12 @@ class PlainParts:
             product = graph.one("Add", product, self._vector(bias))
         return activate(graph, product, activation)
 
-    def norm(self, values: str, norm: Norm) -> str:
+    def norm(self, values: str, added: str | None, norm: Norm) -> str:
         more = [] if norm.shift is None else [self._vector(norm.shift)]
         epsilon = self._design.epsilon
+        if added is not None:
+            inputs = [values, added, self._vector(norm.scale), *more]
+            return self._graph.one("SkipLayerNormalization", *inputs, domain=CONTRIB, epsilon=epsilon)
         return self._graph.one("LayerNormalization", values, self._vector(norm.scale), *more, epsilon=epsilon)
 
     def add_norm(self, stream: str, inner: str, linear: Linear, norm: Norm) -> tuple[str, str]:

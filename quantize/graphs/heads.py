@@ -80,7 +80,7 @@ class _Labels:
             if head.norm:
                 shift = f"{head.norm}.bias"
                 bias = checkpoint.vector(shift) if shift in checkpoint.tensors else None
-                values = self._parts.norm(values, Norm(checkpoint.vector(f"{head.norm}.weight"), bias))
+                values = self._parts.norm(values, None, Norm(checkpoint.vector(f"{head.norm}.weight"), bias))
         graph.output("logits", FLOAT, [dimension, self.labels])
         graph.node("Identity", [self._multiply(values, self._out)], ["logits"])
 
