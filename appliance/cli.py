@@ -18,6 +18,9 @@ from rich.console import Console
 
 from appliance import packages, state, tables
 from appliance.admin import Admin, AdminError
+from appliance.devices import describe_devices
+from appliance.engine.environments import install
+from appliance.engine.providers import ProviderError
 from appliance.enrol import enrol_stopped_box
 from appliance.expected import OperatorError
 from appliance.settings import Settings, from_env
@@ -39,12 +42,14 @@ EXPECTED = (
     LedgerError,
     NodeError,
     PackageError,
+    ProviderError,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Show = Callable[[Console, dict[str, Any]], None]
 
 keys_app = typer.Typer(help="API keys of the box's callers.", no_args_is_help=True)
+devices_app = typer.Typer(help="What this machine can run models on.", invoke_without_command=True)
 models_app = typer.Typer(help="Model packages on the box.", no_args_is_help=True)
 
 
@@ -130,6 +135,30 @@ def enrol(code: str, as_json: AsJson = False) -> None:
     _print(as_json, answer, lambda console, shown: console.print(f"This box now belongs to {shown['customer']}."))
 
 
+@devices_app.callback()
+def devices(context: typer.Context, as_json: AsJson = False) -> None:
+    """Processor, accelerators, execution providers, and what each package runs on."""
+    if context.invoked_subcommand is None:
+        _print(as_json, describe_devices(_settings()), tables.devices)
+
+
+@devices_app.command("install")
+def install_environment(
+    name: Annotated[str, typer.Argument(help="Such as openvino; `nukkad devices` lists them.")],
+    wheels: Annotated[Path | None, typer.Option(help="Folder of wheels to take instead of the index.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the engine environment of a provider, from its lock with hashes."""
+    settings = _settings()
+    state.prepare(settings.state)
+    folder = install(settings.engines, name, wheels)
+    _print(
+        as_json,
+        {"environment": name, "folder": str(folder)},
+        lambda console, shown: console.print(f"{shown['folder']} is ready: choose its provider by NUKKAD_PROVIDER."),
+    )
+
+
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """Every installed package, and which of them serve."""
@@ -182,6 +211,7 @@ def build_app() -> typer.Typer:
     for command in (serve, up, demo, usage, sync, status, topup, enrol):
         made.command()(command)
     made.add_typer(keys_app, name="keys")
+    made.add_typer(devices_app, name="devices")
     made.add_typer(models_app, name="models")
     for plug_in in entry_points(group=PLUG_INS):
         made.add_typer(plug_in.load(), name=plug_in.name)

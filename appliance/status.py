@@ -35,6 +35,8 @@ async def describe(box: Box) -> dict[str, Any]:
                 "tasks": list(model.tasks),
                 "languages": list(model.languages),
                 "lane": model.lane,
+                "provider": model.provider,
+                "cpu_nodes": model.cpu_nodes,
                 "context_tokens": model.context_tokens,
             }
             for model in models

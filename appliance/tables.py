@@ -70,6 +70,33 @@ def models(console: Console, answer: dict[str, Any]) -> None:
     console.print(table)
 
 
+def devices(console: Console, answer: dict[str, Any]) -> None:
+    table, processor = _table("", ""), answer["processor"]
+    table.add_row("processor", f"{processor['model']}, {processor['cores']} cores, {_gib(processor['memory_bytes'])}")
+    table.add_row("features", " ".join(processor["features"]) or "none that matter")
+    for each in answer["accelerators"]:
+        table.add_row(each["kind"], f"{each['vendor']} {each['ids']} at {each['address']}")
+    table.add_row("device files", " ".join(answer["device_files"]) or "none")
+    table.add_row("NUKKAD_PROVIDER", answer["setting"])
+    for name, each in answer["environments"].items():
+        what = each["fault"] or f"ONNX Runtime {each['onnxruntime']}: {', '.join(each['providers'])}"
+        table.add_row(f"environment {name}", "; ".join([what, *each.get("faults", [])]))
+    console.print(table)
+    table = _table("provider", "environment", "proven for", "")
+    for each in answer["providers"]:
+        table.add_row(each["name"], each["environment"], ", ".join(each["families"]), each["state"])
+    console.print(table)
+    table = _table("package", "provider", "lane", "self-test")
+    for each in answer["packages"]:
+        left = f"passed; {each['cpu_nodes']} nodes on the processor" if each["cpu_nodes"] else "passed"
+        table.add_row(each["name"], each["provider"] or "", each["lane"] or "", each["fault"] or left)
+    console.print(table)
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
+
+
 def _table(*heads: str, right: int = 0) -> Table:
     """What is too wide for its column goes on in the next line: nothing is cut."""
     table = Table(show_header=any(heads), pad_edge=False)

@@ -39,6 +39,8 @@ def commands(group: Any, before: str) -> Iterator[str]:
     """Typer brings its own copy of click, so groups are known by what they have."""
     for name, command in group.commands.items():
         if getattr(command, "commands", None):
+            if command.invoke_without_command:
+                yield f"{before} {name}"
             yield from commands(command, f"{before} {name}")
         else:
             yield f"{before} {name}"

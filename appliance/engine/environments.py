@@ -17,6 +17,7 @@ from appliance.engine.providers import PROVIDERS
 from appliance.expected import OperatorError
 
 LOCKS = Path(__file__).parent / "locks"
+BOX = "box"  # The box's own environment, which is always there.
 STAMP = "nukkad-lock.txt"  # Copy of the lock an environment was made from: it is made anew when that changes.
 
 
@@ -29,16 +30,18 @@ def lockable() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in LOCKS.glob("*.txt")))
 
 
+def folder_python(root: Path, name: str) -> Path:
+    """The interpreter of an environment that is installed, or of the box's own."""
+    return Path(sys.executable) if name == BOX else root / name / "bin" / "python"
+
+
 def python_of(root: Path, placement: Placement) -> Path:
     """The interpreter that the engine runs in. `root`: where environments lie. Raises EnvironmentFailed."""
-    name = placement.environment
-    if name is None:
-        return Path(sys.executable)
-    folder = root / name
-    if not is_current(folder):
+    name = placement.environment or BOX
+    if name != BOX and not is_current(root / name):
         how = f"`nukkad devices install {name}`" if name in lockable() else "docs/devices.md says how"
         raise EnvironmentFailed(f"NUKKAD_PROVIDER needs the engine environment {name!r}, which is not installed: {how}")
-    return folder / "bin" / "python"
+    return folder_python(root, name)
 
 
 def is_current(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 
 from appliance.engine.providers import CPU, Provider, ProviderError, find_provider
 
-__all__ = ["GraphUnknown", "ProviderError", "count_nodes", "open_session"]
+__all__ = ["GraphUnknown", "ProviderError", "count_nodes", "open_session", "plugged_in"]
 
 ERRORS_ONLY = 3
 # Long enough to bridge the gap between two of the several hundred small nodes of a step, short enough to be out of the
@@ -82,7 +82,7 @@ def _open_elsewhere(graph: Path, provider: Provider, options: ort.SessionOptions
             )
         named = [(provider.execution, dict(provider.options))]
     else:
-        options.add_provider_for_devices(_plugged_in(provider), dict(provider.options))
+        options.add_provider_for_devices(plugged_in(provider), dict(provider.options))
     source: str | bytes = str(graph)
     if provider.standard:
         from appliance.engine.lowering import write_standard  # noqa: PLC0415 - a box on its processor never loads onnx
@@ -92,7 +92,7 @@ def _open_elsewhere(graph: Path, provider: Provider, options: ort.SessionOptions
     return ort.InferenceSession(source, options, providers=named)
 
 
-def _plugged_in(provider: Provider) -> list[ort.OrtEpDevice]:
+def plugged_in(provider: Provider) -> list[ort.OrtEpDevice]:
     """Devices that the plug-in found, at least one. Raises ProviderError."""
     assert provider.plug_in
     try:

@@ -154,7 +154,7 @@ def test_main_prints_one_line_for_what_is_expected(
 
 
 def test_other_rooms_commands_are_there() -> None:
-    assert {group.name for group in cli.app.registered_groups} == {"keys", "models", "node", "build"}
+    assert {group.name for group in cli.app.registered_groups} == {"keys", "devices", "models", "node", "build"}
 
 
 def test_damaged_packages_and_sync_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,10 @@
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from appliance.engine import environments
-from appliance.engine.environments import EnvironmentFailed, install, installed, lockable, python_of
+from appliance.engine.environments import EnvironmentFailed, install, lockable, python_of
 from appliance.engine.placement import read_placement
 from appliance.engine.providers import CPU, PROVIDERS
 
@@ -34,34 +33,3 @@ def test_what_is_not_installed_is_refused_with_the_command_that_helps(tmp_path: 
 def test_there_is_nothing_to_install_under_another_name(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match="openvino"):
         install(tmp_path, "nothing")
-
-
-def test_an_environment_lies_over_the_boxs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an empty lock: nothing to fetch. A lock that changes makes it stale."""
-    (tmp_path / "locks").mkdir()
-    lock = tmp_path / "locks" / "openvino.txt"
-    lock.write_text("")
-    monkeypatch.setattr(environments, "LOCKS", tmp_path / "locks")
-    folder = install(tmp_path / "engines", "openvino", tmp_path)
-    assert installed(tmp_path / "engines") == ("openvino",)
-    python = python_of(tmp_path / "engines", OPENVINO)
-    where = subprocess.run(
-        [python, "-P", "-c", "import sys, numpy; print(sys.prefix, numpy.__file__)"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    prefix, found = where.stdout.split()
-    assert Path(prefix) == folder
-    assert not Path(found).is_relative_to(folder)
-    lock.write_text("# another release\n")
-    assert installed(tmp_path / "engines") == ()
-
-
-def test_a_failed_installation_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks" / "openvino.txt").write_text(f"nowhere==1 --hash=sha256:{'0' * 64}\n")
-    monkeypatch.setattr(environments, "LOCKS", tmp_path / "locks")
-    with pytest.raises(EnvironmentFailed, match="nowhere"):
-        install(tmp_path / "engines", "openvino", tmp_path)
-    assert list((tmp_path / "engines").iterdir()) == []

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.engine.environments import LOCKS, install, python_of
+from appliance.engine import environments
+from appliance.engine.environments import LOCKS, EnvironmentFailed, install, installed, python_of
 from appliance.engine.placement import read_placement
 from appliance.engine.process import EngineProcess
 from appliance.engine.protocol import EmbedRequest
@@ -76,3 +77,34 @@ async def test_the_boxs_own_build_refuses_it(store: Path) -> None:
     finally:
         await engine.stop()
     assert "OpenVINOExecutionProvider:CPU is not among" in reasons[EMBED]
+
+
+def test_an_environment_lies_over_the_boxs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an empty lock: nothing to fetch. A lock that changes makes it stale."""
+    (tmp_path / "locks").mkdir()
+    lock = tmp_path / "locks" / "openvino.txt"
+    lock.write_text("")
+    monkeypatch.setattr(environments, "LOCKS", tmp_path / "locks")
+    folder = install(tmp_path / "engines", "openvino", tmp_path)
+    assert installed(tmp_path / "engines") == ("openvino",)
+    python = python_of(tmp_path / "engines", read_placement(PROVIDER))
+    where = subprocess.run(
+        [python, "-P", "-c", "import sys, numpy; print(sys.prefix, numpy.__file__)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    prefix, found = where.stdout.split()
+    assert Path(prefix) == folder
+    assert not Path(found).is_relative_to(folder)
+    lock.write_text("# another release\n")
+    assert installed(tmp_path / "engines") == ()
+
+
+def test_a_failed_installation_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "openvino.txt").write_text(f"nowhere==1 --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(environments, "LOCKS", tmp_path / "locks")
+    with pytest.raises(EnvironmentFailed, match="nowhere"):
+        install(tmp_path / "engines", "openvino", tmp_path)
+    assert list((tmp_path / "engines").iterdir()) == []
