@@ -5,7 +5,7 @@ TEST := .venv-test
 # Wheels are checked against hashes, and nothing is resolved at install time: what the lock says is what is installed.
 PIP_FLAGS := --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: help run demo test unit check format lock clean
+.PHONY: help run demo test unit check format lock clean bench bench-quick bench-peers
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -34,6 +34,15 @@ check: $(TEST)/ready  ## ruff, mypy --strict and the import contracts
 format: $(TEST)/ready  ## let ruff rewrite what it can
 	$(TEST)/bin/ruff check --fix .
 	$(TEST)/bin/ruff format .
+
+bench-peers: $(TEST)/ready  ## build what the engine is compared with, once (ten minutes)
+	$(TEST)/bin/python -m tests.bench peers
+
+bench: $(TEST)/ready  ## the engine beside its peers, in turns: table and build/bench.json
+	$(TEST)/bin/python -m tests.bench
+
+bench-quick: $(TEST)/ready  ## the same, two rounds of prefill and decoding only
+	$(TEST)/bin/python -m tests.bench --quick --rounds 2 --no-fail
 
 # A machine whose pip is told of PyTorch's CPU index names it to uv too, by UV_FIND_LINKS or UV_EXTRA_INDEX_URL.
 LOCK := $(TEST)/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade
