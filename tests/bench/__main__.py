@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ MODEL = "smollm2-135m-instruct"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process's exit code: 1 if a bound is missed, 2 if it could not be measured."""
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Peers' servers end with us, however we are ended.
     try:
         if given.command == "peers":
             files = peers.make_gguf(peers.build_llama_cpp(given.peers), given.peers)
